@@ -1,0 +1,1 @@
+"""The network and the models: one embedding client over several backends."""

@@ -1,0 +1,1 @@
+"""Dagster only: assets, partitions, resources, sensors, schedules, checks, storage."""

@@ -1,0 +1,170 @@
+"""Process settings: read once from the environment (``ERA_*``), typed, with defaults and units."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from era_ingest.errors import ConfigurationError
+
+
+class EmbedderKind(StrEnum):
+    """Which backend computes vectors."""
+
+    LOCAL = "local"
+    OLLAMA = "ollama"
+    OPENAI = "openai"
+    HASHING = "hashing"
+
+
+class Preset(NamedTuple):
+    """Bounds of one size of installation; nothing in it needs tuning.
+
+    Attributes:
+        max_in_flight: Upper bound of embedding requests in flight.
+        batch_texts: Texts a request, at most.
+        reader_processes: Processes that parse books; 0: one a core.
+        pool_connections: Connections to PostgreSQL, at most.
+    """
+
+    max_in_flight: int
+    batch_texts: int
+    reader_processes: int
+    pool_connections: int
+
+
+PRESETS = {
+    "local": Preset(max_in_flight=16, batch_texts=64, reader_processes=0, pool_connections=4),
+    "standard": Preset(max_in_flight=64, batch_texts=128, reader_processes=0, pool_connections=8),
+    "high_throughput": Preset(max_in_flight=512, batch_texts=256, reader_processes=0, pool_connections=16),
+}
+
+
+def _parse_switch(value: object) -> object:
+    """Take ``on`` and ``off`` beside what pydantic takes for a bool."""
+    return {"on": True, "off": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _parse_aliases(value: object) -> object:
+    """Take a JSON object, or the path of a file that holds one."""
+    if not isinstance(value, str):
+        return value
+    text = value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+Switch = Annotated[bool, BeforeValidator(_parse_switch)]
+
+
+class Settings(BaseSettings):
+    """All settings of one process; each field is the variable ``ERA_<FIELD>``.
+
+    Empty variables count as unset.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="ERA_", env_ignore_empty=True, frozen=True, extra="ignore", enable_decoding=False
+    )
+
+    home: Path = Field(Path(".era"), description="all state of one installation")
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL with pgvector >= 0.8.4; unset: the embedded server under ERA_HOME"
+    )
+    landing_dir: Path = Field(Path("data/landing"), description="where books arrive")
+    ministers_dir: Path = Field(Path("data/ministers"), description="where minister files go")
+    chunks_url: str | None = Field(
+        None, description="folder or object-store URL of the chunks' Parquet; unset: ERA_HOME/chunks"
+    )
+    models_dir: Path | None = Field(None, description="where local models are kept; unset: ERA_HOME/models")
+
+    embedder: EmbedderKind = Field(EmbedderKind.LOCAL, description="local | ollama | openai | hashing")
+    embed_url: str | None = Field(None, description="the server's root, as its own clients take it")
+    embed_model: str | None = Field(None, description="the model's name; unset: the backend's default")
+    embed_dimensions: int | None = Field(
+        None, ge=1, le=16000, description="vector size to ask for; unset: the model's own"
+    )
+    embed_api_key: SecretStr | None = Field(None, description="bearer token of the endpoint")
+    embed_controller: Literal["adaptive", "latency", "aimd", "fixed"] = Field(
+        "fixed", description="who decides how many requests go: fixed (a plain bounded concurrency)"
+    )
+    embed_concurrency: int = Field(8, ge=1, le=1024, description="requests in flight of the fixed controller")
+    embed_batch_texts: int | None = Field(None, ge=1, le=2048, description="texts a request; unset: the preset's")
+    embed_timeout_s: float = Field(60.0, gt=0, description="time limit of one request, seconds")
+    embed_retry_budget_s: float = Field(
+        900.0, ge=0, description="how long one batch is retried before it is given up, seconds"
+    )
+    embed_int8: Switch = Field(False, description="local model in int8: twice the speed, cosine 0.993")
+    preset: Literal["local", "standard", "high_throughput"] = Field(
+        "standard", description="workers, batch sizes, pool sizes"
+    )
+
+    passages: Switch = Field(True, description="cut chapters' text into passages: on | off")
+    passage_min_chars: int = Field(512, ge=1, description="least length of a passage, characters")
+    passage_max_chars: int = Field(1024, ge=16, description="greatest length of a passage, characters")
+    passage_overlap_chars: int = Field(0, ge=0, description="characters shared by neighbours, at most")
+    domain_aliases: Annotated[dict[str, str], BeforeValidator(_parse_aliases)] = Field(
+        default_factory=dict, description='synonyms, as JSON or a file of it: {"psych": "psychology"}'
+    )
+    index_min_rows: int = Field(10_000, ge=1, description="rows above which a domain gets an ANN index")
+    settle_s: float = Field(5.0, ge=0, description="a file is taken once it has not changed for so long, seconds")
+    max_file_bytes: int = Field(512 * 1024 * 1024, ge=1, description="larger input files are refused")
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.passage_min_chars > self.passage_max_chars:
+            raise ValueError("ERA_PASSAGE_MIN_CHARS is greater than ERA_PASSAGE_MAX_CHARS")
+        if self.passage_overlap_chars >= self.passage_min_chars:
+            raise ValueError("ERA_PASSAGE_OVERLAP_CHARS must be less than ERA_PASSAGE_MIN_CHARS")
+        return self
+
+    @property
+    def bounds(self) -> Preset:
+        """The preset's bounds."""
+        return PRESETS[self.preset]
+
+    @property
+    def batch_texts(self) -> int:
+        """Texts a request, at most."""
+        return self.embed_batch_texts or self.bounds.batch_texts
+
+    @property
+    def chunks_location(self) -> str:
+        """Folder or URL of the chunks' Parquet files."""
+        return self.chunks_url or str(self.home.absolute() / "chunks")
+
+    @property
+    def models_location(self) -> Path:
+        """Folder of the local models."""
+        return self.models_dir or self.home / "models"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Return the settings of this process.
+
+    Args:
+        **overrides: Fields that win over the environment.
+
+    Raises:
+        ConfigurationError: A variable does not parse; the message names each and says what is allowed.
+    """
+    try:
+        return Settings(**overrides)
+    except (ValidationError, OSError, ValueError) as error:
+        raise ConfigurationError(_explain(error)) from error
+
+
+def _explain(error: Exception) -> str:
+    """Name each wrong variable, without its value where it may be a secret."""
+    if not isinstance(error, ValidationError):
+        return f"A setting cannot be read: {error}. See `era settings`."
+    wrong = []
+    for item in error.errors(include_url=False, include_input=False):
+        name = "_".join(str(part) for part in item["loc"][:1])
+        label = f"ERA_{name.upper()}: " if name else ""
+        wrong.append(f"{label}{item['msg']}")
+    return "Wrong settings: " + "; ".join(wrong) + ". See `era settings` for what each one takes."

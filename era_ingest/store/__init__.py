@@ -1,0 +1,1 @@
+"""PostgreSQL and files: everything that outlives a process."""
