@@ -93,7 +93,9 @@ class Settings(BaseSettings):
         "fixed", description="who decides how many requests go: fixed (a plain bounded concurrency)"
     )
     embed_concurrency: int = Field(8, ge=1, le=1024, description="requests in flight of the fixed controller")
-    embed_batch_texts: int | None = Field(None, ge=1, le=2048, description="texts a request; unset: the preset's")
+    embed_batch_texts: int | None = Field(
+        None, ge=1, le=2048, description="texts a request; unset: the preset's"
+    )
     embed_timeout_s: float = Field(60.0, gt=0, description="time limit of one request, seconds")
     embed_retry_budget_s: float = Field(
         900.0, ge=0, description="how long one batch is retried before it is given up, seconds"
@@ -111,7 +113,9 @@ class Settings(BaseSettings):
         default_factory=dict, description='synonyms, as JSON or a file of it: {"psych": "psychology"}'
     )
     index_min_rows: int = Field(10_000, ge=1, description="rows above which a domain gets an ANN index")
-    settle_s: float = Field(5.0, ge=0, description="a file is taken once it has not changed for so long, seconds")
+    settle_s: float = Field(
+        5.0, ge=0, description="a file is taken once it has not changed for so long, seconds"
+    )
     max_file_bytes: int = Field(512 * 1024 * 1024, ge=1, description="larger input files are refused")
 
     @model_validator(mode="after")
@@ -168,3 +172,32 @@ def _explain(error: Exception) -> str:
         label = f"ERA_{name.upper()}: " if name else ""
         wrong.append(f"{label}{item['msg']}")
     return "Wrong settings: " + "; ".join(wrong) + ". See `era settings` for what each one takes."
+
+
+class SettingRow(NamedTuple):
+    """One setting, described for people: variable, default, meaning."""
+
+    name: str
+    default: str
+    description: str
+
+
+def describe_settings() -> list[SettingRow]:
+    """Return every setting with its default and meaning, in the order they are declared."""
+    return [
+        SettingRow(
+            f"ERA_{name.upper()}",
+            _show_default(field.get_default(call_default_factory=True)),
+            field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _show_default(value: object) -> str:
+    """Write a default as one would type it."""
+    if value is None or value == {}:
+        return "unset"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)

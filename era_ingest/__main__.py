@@ -1,0 +1,46 @@
+"""The ``era`` program: wires the commands to the rooms above them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from era_ingest.cli import Runners, cli
+from era_ingest.cli.app import load_commands
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from era_ingest.pipelines.outcome import IngestOptions, IngestOutcome
+    from era_ingest.pipelines.report import Progress
+    from era_ingest.settings import Settings
+
+
+def _ingest(
+    paths: Sequence[Path], settings: Settings, options: IngestOptions, report: Callable[[Progress], None]
+) -> IngestOutcome:
+    from era_ingest.orchestration.local_run import run_ingest
+
+    return run_ingest(paths, settings, options, report)
+
+
+def _dev(settings: Settings, port: int) -> int:
+    from era_ingest.orchestration.dev import run_dev
+
+    return run_dev(settings, port)
+
+
+def _check_dagster(settings: Settings) -> None:
+    from era_ingest.orchestration.instance import open_instance
+
+    open_instance(settings).dispose()
+
+
+def main() -> None:
+    """Run ``era``."""
+    load_commands()
+    cli(obj=Runners(ingest=_ingest, dev=_dev, check_dagster=_check_dagster), prog_name="era")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The root of the command tree, its help, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from era_ingest.errors import EraError
+from era_ingest.settings import Settings, describe_settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from pathlib import Path
+
+    from era_ingest.pipelines.outcome import IngestOptions, IngestOutcome
+    from era_ingest.pipelines.report import Progress
+
+EXIT_FAILED = 1
+EXIT_QUARANTINED = 3
+EXIT_FINDINGS = 4
+EXIT_INTERRUPTED = 130
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Runners:
+    """What the commands need of the rooms above them.
+
+    Attributes:
+        ingest: Takes books through the asset graph in this process and records the materializations.
+        dev: Runs the UI and the daemon until Ctrl-C; returns the exit code.
+        check_dagster: Opens Dagster's instance and closes it again; raises EraError where it cannot.
+    """
+
+    ingest: Callable[[Sequence[Path], Settings, IngestOptions, Callable[[Progress], None]], IngestOutcome]
+    dev: Callable[[Settings, int], int]
+    check_dagster: Callable[[Settings], None]
+
+
+class EraGroup(click.Group):
+    """A group whose errors are one line with a remedy, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; map our errors to exit codes."""
+        try:
+            return super().invoke(ctx)
+        except EraError as error:
+            click.secho(f"error: {error.message}", fg="red", err=True)
+            ctx.exit(EXIT_FAILED)
+        except KeyboardInterrupt:
+            click.echo(
+                "\ninterrupted; everything finished so far is kept. The next run goes on from there.",
+                err=True,
+            )
+            ctx.exit(EXIT_INTERRUPTED)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the settings under the commands."""
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Settings (environment variables)"):
+            rows = [(row.name, f"{row.description} [{row.default}]") for row in describe_settings()]
+            formatter.write_dl(rows)
+
+
+@click.group(cls=EraGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="era-ingest")
+def cli() -> None:
+    """Turn a corpus of books into searchable vectors and minister files.
+
+    \b
+    era ingest data/landing        load a folder of books (exit 0: all, 3: something quarantined, 1: failed)
+    era search "what to do first"  search what was loaded
+    era dev                        the UI, with sensors and schedules running
+    era doctor                     what is missing, and what to do about it
+    """
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run one coroutine to its end on a loop of its own."""
+    return asyncio.run(work)
+
+
+def settings_of(ctx: click.Context) -> Settings:
+    """Return the process settings, read once a command."""
+    settings = ctx.meta.get("era_ingest.settings")
+    if settings is None:
+        settings = ctx.meta["era_ingest.settings"] = load_settings()
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def is_terminal() -> bool:
+    """Say whether a person watches standard error."""
+    return sys.stderr.isatty()
+
+
+def load_commands() -> None:
+    """Hang the commands on the root; each module does so when it is imported."""
+    from era_ingest.cli import bench, database, dev, ingest, inspect, quarantine, search  # noqa: F401
