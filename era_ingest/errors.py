@@ -9,7 +9,8 @@
     │   └── ResponseMismatchError         a reply with a wrong count, size, or value
     ├── TransientError                    trying again later can help
     │   ├── RateLimitedError              429 "slow down"; ``retry_after_s`` where the server said it
-    │   ├── UpstreamUnavailableError      refused, reset, timed out, 5xx
+    │   ├── UpstreamUnavailableError      refused, reset, 5xx
+    │   │   └── UpstreamTimeoutError      no whole answer within the request's time limit
     │   └── StoreUnavailableError         the database or a disk is away, full or restarting
     ├── OutcomeUnknownError               sent, but whether it took effect is not known
     ├── BudgetExceededError               a limit on tokens or money that the user set is reached
@@ -86,12 +87,19 @@ class InvalidNameError(PermanentError):
 
 
 class RequestRejectedError(PermanentError):
-    """The server refuses these inputs; with several in one request, one of them may be the cause."""
+    """The server refuses these inputs; with several in one request, one of them may be the cause.
+
+    Args:
+        message: What the server said, bounded.
+        status: HTTP status; None where there was none.
+        hints: ``core.limiter.ServerHints`` of the reply, for flow control; None where there was no reply.
+    """
 
     status: int | None
+    hints: object | None
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message, status=status)
+    def __init__(self, message: str, *, status: int | None = None, hints: object | None = None) -> None:
+        super().__init__(message, status=status, hints=hints)
 
 
 class RequestTooLargeError(RequestRejectedError):
@@ -112,24 +120,45 @@ class RateLimitedError(TransientError):
     Args:
         message: What the server said, bounded.
         retry_after_s: Seconds that the server asked to wait; None where it did not say.
+        hints: ``core.limiter.ServerHints`` of the reply, for flow control; None where there was no reply.
     """
 
     retry_after_s: float | None
+    hints: object | None
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, hints: object | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, hints=hints)
 
 
 class UpstreamUnavailableError(TransientError):
-    """The server is not there, too slow, or answers 5xx."""
+    """The server is not there, too slow, or answers 5xx.
+
+    Args:
+        message: What happened, bounded.
+        status: HTTP status; None where no reply came.
+        retry_after_s: Seconds that the server asked to wait; None where it did not say.
+        hints: ``core.limiter.ServerHints`` of the reply, for flow control; None where there was no reply.
+    """
 
     status: int | None
     retry_after_s: float | None
+    hints: object | None
 
     def __init__(
-        self, message: str, *, status: int | None = None, retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        hints: object | None = None,
     ) -> None:
-        super().__init__(message, status=status, retry_after_s=retry_after_s)
+        super().__init__(message, status=status, retry_after_s=retry_after_s, hints=hints)
+
+
+class UpstreamTimeoutError(UpstreamUnavailableError):
+    """No whole answer within the request's time limit."""
 
 
 class StoreUnavailableError(TransientError):
