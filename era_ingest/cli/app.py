@@ -70,7 +70,7 @@ class EraGroup(click.Group):
 @click.group(cls=EraGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="era-ingest")
 def cli() -> None:
-    """Turn a corpus of books into searchable vectors and minister files.
+    r"""Turn a corpus of books into searchable vectors and minister files.
 
     \b
     era ingest data/landing        load a folder of books (exit 0: all, 3: something quarantined, 1: failed)

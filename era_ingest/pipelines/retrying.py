@@ -1,0 +1,65 @@
+"""Patience with the database: what is transient is tried again for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, TypeVar
+
+import psycopg
+from psycopg import errors as pg
+
+from era_ingest.errors import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+_TRANSIENT = (
+    StoreUnavailableError,
+    psycopg.OperationalError,  # the connection broke, the server restarts, disk full, out of memory
+    psycopg.InterfaceError,  # the connection is closed
+    pg.DeadlockDetected,
+    pg.SerializationFailure,
+    pg.LockNotAvailable,
+    pg.ReadOnlySqlTransaction,
+)
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+
+
+async def retry_transient(
+    work: Callable[[], Awaitable[T]],
+    *,
+    budget_s: float = 60.0,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> T:
+    """Return what ``work`` returns; on a transient error of the database do it again.
+
+    ``work`` must be one whole transaction, so that doing it again is safe. Pauses double from 0.05 s to 2 s,
+    with full jitter.
+
+    Args:
+        work: Makes a fresh attempt at each call.
+        budget_s: How long to go on, seconds.
+        sleep: Injected by tests.
+
+    Raises:
+        StoreUnavailableError: The budget is spent; it carries the last cause.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + budget_s
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            return await work()
+        except _TRANSIENT as error:
+            if loop.time() + pause_s > give_up_at:
+                detail = str(error).strip().splitlines()
+                raise StoreUnavailableError(
+                    f"The database did not take a write for {budget_s:.0f} s: {detail[0] if detail else error!r}. "
+                    "What was committed is safe; run `era doctor`, then run the same command again."
+                ) from error
+            await sleep(random.uniform(0, pause_s))  # noqa: S311 - jitter, no secret
+            pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
