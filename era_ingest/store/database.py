@@ -1,0 +1,153 @@
+"""The door to PostgreSQL: a small pool of connections that know our schema and pgvector's types."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+from pgvector.psycopg import register_vector_async
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from era_ingest.store.failures import connection_error, is_connection_failure
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+APPLICATION_NAME = "era_ingest"
+STARTING_TIMEOUT_S = 60.0
+"""How long ``open`` waits for a server that says it is starting up."""
+_STARTING_PAUSE_S = 0.2
+_CONNECT_TIMEOUT_S = 10
+_POOL_TIMEOUT_S = 30.0
+"""How long a caller waits for a free connection, or for a server that went away, before it is an error."""
+_RECONNECT_TIMEOUT_S = 30.0
+
+_OPTIONS: dict[str, Any] = {
+    "application_name": APPLICATION_NAME,
+    "connect_timeout": _CONNECT_TIMEOUT_S,
+    # a peer that is gone without a word is noticed within a minute, not after two hours
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+
+
+class Database:
+    """A pool of at most ``max_connections`` connections; made by ``open`` or ``opened``.
+
+    Every connection has the search path ``era, public`` and, as soon as the extension is there, pgvector's
+    types. The pool survives a restart of the server: a dead connection is found out when it is asked for.
+    """
+
+    def __init__(self, url: str, pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]]) -> None:
+        self._url = url
+        self._pool = pool
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        max_connections: int,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> Self:
+        """Connect, and return the open pool.
+
+        Args:
+            url: ``postgresql://``, over TCP or a socket.
+            max_connections: Connections at most, >= 1.
+            clock: Monotonic seconds.
+            sleep: Pauses between two tries at a server that is starting up.
+
+        Raises:
+            ConfigurationError: Wrong URL, user, password or database.
+            StoreUnavailableError: Nobody answers there, or not within a minute of starting up.
+        """
+        first = await _connect(url, clock, sleep)  # the pool would retry, and hide why it fails
+        await first.close()
+        pool = AsyncConnectionPool(
+            url,
+            kwargs=_OPTIONS,
+            min_size=1,
+            max_size=max_connections,
+            open=False,
+            configure=_configure,
+            check=AsyncConnectionPool.check_connection,
+            name=APPLICATION_NAME,
+            timeout=_POOL_TIMEOUT_S,
+            reconnect_timeout=_RECONNECT_TIMEOUT_S,
+        )
+        await pool.open()
+        return cls(url, pool)
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, url: str, *, max_connections: int) -> AsyncIterator[Self]:
+        """Open the pool for the length of a context; see ``open``."""
+        database = await cls.open(url, max_connections=max_connections)
+        try:
+            yield database
+        finally:
+            await database.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """Lend a connection: what was done is committed at the end, rolled back on an error.
+
+        Raises:
+            StoreUnavailableError: No connection within 30 s, or the server went away, or its disk is full.
+        """
+        try:
+            async with self._pool.connection() as connection:
+                if connection.adapters.types.get("vector") is None:
+                    await _register_vector(connection)
+                yield connection
+        except (PoolTimeout, PoolClosed, TooManyRequests) as error:
+            raise connection_error(error, self._url) from error
+        except psycopg.Error as error:
+            if not is_connection_failure(error):
+                raise
+            raise connection_error(error, self._url) from error
+
+    async def close(self) -> None:
+        """Close every connection; those that are lent out when they come back."""
+        await self._pool.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+async def _connect(
+    url: str, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
+) -> psycopg.AsyncConnection[Any]:
+    deadline = clock() + STARTING_TIMEOUT_S
+    while True:
+        try:
+            return await psycopg.AsyncConnection.connect(url, **_OPTIONS)
+        except psycopg.Error as error:
+            if "starting up" not in str(error) or clock() >= deadline:
+                raise connection_error(error, url) from error
+        await sleep(_STARTING_PAUSE_S)
+
+
+async def _configure(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Prepare a new connection. The search path is set, not asked for at start-up: poolers refuse that."""
+    await connection.execute("SELECT set_config('search_path', 'era, public', false)")
+    await _register_vector(connection)
+    await connection.commit()
+
+
+async def _register_vector(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Teach the connection pgvector's types, where the extension exists yet."""
+    cursor = await connection.execute("SELECT to_regtype('vector') IS NOT NULL")
+    row = await cursor.fetchone()
+    if row is not None and row[0]:
+        await register_vector_async(connection)

@@ -1,0 +1,281 @@
+"""The embedded server: held by its users, started by the first, stopped after the last.
+
+    users.lock    shared, by every user           the kernel's reference count: a killed user lets go of it
+    server.lock   exclusive, by the server's own  free exactly when no process of the server lives; whoever
+                  processes (inherited)           gets it is the one to start the next
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from psycopg import pq
+
+from era_ingest.errors import ConfigurationError, StoreUnavailableError
+from era_ingest.store.embedded import locks, postmaster
+from era_ingest.store.embedded.binaries import binaries
+from era_ingest.store.embedded.cluster import ensure_cluster, server_environment
+from era_ingest.store.embedded.configuration import write_configuration
+from era_ingest.store.embedded.failures import explain_os_error, explain_output, log_tail
+from era_ingest.store.embedded.identity import server_identity
+from era_ingest.store.embedded.layout import Layout
+from era_ingest.store.embedded.sockets import ping, prepare_socket_folder, server_url
+from era_ingest.store.embedded.waiting import Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+START_TIMEOUT_S = 600.0
+"""How long crash recovery may take before a user gives up; the recovery itself goes on."""
+SILENT_TIMEOUT_S = 60.0
+"""How long a server may hold its lock without a socket that answers."""
+STOP_TIMEOUT_S = 60.0
+_TELL_EVERY_S = 5.0
+_LONGEST_PATH_BYTES = 900
+"""PostgreSQL keeps paths in 1,024 bytes, and appends to this one."""
+
+_WARDEN = Path(__file__).with_name("warden.py")
+_WAITER = Waiter()
+_logger = logging.getLogger(__name__)
+
+
+class Lease:
+    """A user's hold on the server: while one lease is open anywhere, the server runs.
+
+    A context manager. A process that ends in any way gives its leases up.
+
+    Attributes:
+        url: URL of the database, for psycopg, psql and SQLAlchemy; it stays the same when the server restarts.
+    """
+
+    def __init__(self, layout: Layout, url: str, users: int) -> None:
+        self.url = url
+        self._layout = layout
+        self._users: int | None = users
+        self._owner = os.getpid()
+
+    def close(self) -> None:
+        """Give the server up; the last user stops it and waits for that, 60 s at most. Safe to call again."""
+        users, self._users = self._users, None
+        if users is None:
+            return
+        try:
+            if os.getpid() == self._owner:  # a forked child only drops its copy
+                _leave(self._layout, users)
+        finally:
+            os.close(users)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Lease({self.url!r}, {'closed' if self._users is None else 'open'})"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """What is known of an embedded server without touching it.
+
+    Attributes:
+        data: Its data folder.
+        exists: The data folder has been made.
+        running: A process of it lives.
+        ready: It answers.
+        in_use: Somebody holds a lease.
+        pid: Of its main process, where it runs.
+        url: Where it answers or would answer; None before the first start.
+    """
+
+    data: Path
+    exists: bool
+    running: bool
+    ready: bool
+    in_use: bool
+    pid: int | None
+    url: str | None
+
+
+def hold(
+    home: Path,
+    *,
+    durable: bool = True,
+    timeout_s: float = START_TIMEOUT_S,
+    on_wait: Callable[[str], None] | None = None,
+) -> Lease:
+    """Return a lease on the server below a home, started (and its database created) where it does not run.
+
+    Args:
+        home: ERA_HOME; made where it is missing.
+        durable: False trades safety against a crash of the machine for speed; for tests.
+        timeout_s: How long to wait for it, in seconds; crash recovery of a large database takes minutes.
+        on_wait: Told about every five seconds of waiting; the log by default.
+
+    Raises:
+        ConfigurationError: A person must act: permissions, another version's data, a platform without it.
+        StoreUnavailableError: Full disk, no memory, or not ready in time.
+    """
+    layout = _prepare(home)
+    users = locks.open_lock(layout.users_lock)
+    try:
+        # Refused only while the last user or the warden stops the server.
+        if not _WAITER.until(lambda: locks.try_shared(users), timeout_s):
+            raise StoreUnavailableError(f"The database in {layout.root} is being stopped since {timeout_s:.0f} s.")
+        url = _ensure_running(layout, durable=durable, timeout_s=timeout_s, tell=on_wait or _logger.info)
+    except BaseException:
+        os.close(users)
+        raise
+    return Lease(layout, url, users)
+
+
+def stop(home: Path, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+    """Stop the server below a home whoever uses it; False where none ran.
+
+    Args:
+        home: ERA_HOME.
+        timeout_s: How long an orderly stop may take, in seconds, before it is made a hard one.
+
+    Raises:
+        StoreUnavailableError: It does not stop, or is not within reach (another machine or container).
+    """
+    layout = Layout.of(home)
+    if not locks.is_held(layout.server_lock):
+        return False
+    for number, patience_s in ((signal.SIGINT, timeout_s), (signal.SIGQUIT, 10.0)):
+        if _stop(layout, number, patience_s):
+            return True
+    raise StoreUnavailableError(
+        f"The database in {layout.root} does not stop. Its processes may belong to another user or container."
+    )
+
+
+def status(home: Path) -> ServerStatus:
+    """Return what is known of the server below a home; starts and changes nothing."""
+    layout = Layout.of(home)
+    running = locks.is_held(layout.server_lock)
+    return ServerStatus(
+        data=layout.data,
+        exists=(layout.data / "PG_VERSION").exists(),
+        running=running,
+        ready=running and ping(layout) == pq.Ping.OK,
+        in_use=locks.is_held(layout.users_lock),
+        pid=postmaster.running_pid(layout.data) if running else None,
+        url=server_url(layout),
+    )
+
+
+def _prepare(home: Path) -> Layout:
+    """Make the folders; only they and what is in them are ever written."""
+    binaries()
+    layout = Layout.of(home)
+    if len(os.fsencode(layout.data)) > _LONGEST_PATH_BYTES:
+        raise ConfigurationError(f"ERA_HOME is too long ({layout.data}): at most {_LONGEST_PATH_BYTES} bytes.")
+    try:
+        layout.root.parent.mkdir(parents=True, exist_ok=True)
+        # Passable, not readable: as root the server runs as somebody else, who must reach his data.
+        layout.root.mkdir(mode=0o711, exist_ok=True)
+        layout.log.parent.mkdir(mode=0o700, exist_ok=True)
+        os.close(locks.open_lock(layout.users_lock))
+        os.close(locks.open_lock(layout.server_lock))
+    except OSError as error:
+        raise explain_os_error("Preparing the embedded database", layout.root, error) from error
+    return layout
+
+
+def _ensure_running(
+    layout: Layout, *, durable: bool, timeout_s: float, tell: Callable[[str], None]
+) -> str:
+    """Return the URL once the server answers; whoever gets the server lock starts it, the others wait."""
+    started_at_byte: int | None = None
+    told_s = 0.0
+    silent_since_s = 0.0
+    for waited_s in _WAITER.attempts(timeout_s):
+        answer = ping(layout)
+        if answer == pq.Ping.OK and (url := server_url(layout)):
+            return url
+        if answer == pq.Ping.REJECT:
+            silent_since_s = waited_s
+        lock = locks.open_lock(layout.server_lock)
+        try:
+            if locks.try_exclusive(lock):
+                if started_at_byte is not None:
+                    output = log_tail(layout.log, started_at_byte)
+                    raise explain_output(f"Starting the database in {layout.root}", output)
+                started_at_byte = _start(layout, lock, durable=durable)
+                silent_since_s = waited_s
+        finally:
+            os.close(lock)
+        if waited_s - silent_since_s > SILENT_TIMEOUT_S:
+            raise StoreUnavailableError(
+                f"The database in {layout.root} is held by processes that do not answer. They may be of another "
+                "container or machine that shares this folder, or left over from a crash: `era db stop`."
+            )
+        if waited_s - told_s > _TELL_EVERY_S:
+            told_s = waited_s
+            tell(f"Waiting for the database in {layout.root} ({waited_s:.0f} s so far; recovering?).")
+    raise StoreUnavailableError(
+        f"The database in {layout.root} is not ready after {timeout_s:.0f} s; it goes on recovering. "
+        f"See {layout.log} and try again later."
+    )
+
+
+def _start(layout: Layout, lock: int, *, durable: bool) -> int:
+    """Start the server under its warden; the lock goes to them. Return where the log begins to be its own."""
+    try:
+        identity = server_identity(layout.data, layout.root.parent)
+        postmaster.clear_stale(layout.data)
+        ensure_cluster(layout, identity, lock, durable=durable)
+        write_configuration(layout.data, durable=durable)
+        identity.give(layout.data / "era.conf")
+        folder = prepare_socket_folder(layout, identity)
+        server = [str(binaries() / "postgres"), "-D", str(layout.data), f"--unix_socket_directories={folder}"]
+        removed_at_end = "" if folder.is_relative_to(layout.root) else str(folder)
+        warden = [sys.executable, "-I", "-S", str(_WARDEN), str(layout.users_lock), str(layout.log), removed_at_end]
+        with layout.log.open("ab") as log:
+            subprocess.run(  # noqa: S603 - our own programs, no shell
+                [*warden, *identity.prefix, *server],
+                check=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=layout.data,
+                env=server_environment(),
+                pass_fds=(lock,),
+                start_new_session=True,  # Ctrl-C in the user's terminal is not for the server
+            )
+            return log.tell()
+    except OSError as error:
+        raise explain_os_error("Starting the embedded database", layout.root, error) from error
+
+
+def _leave(layout: Layout, users: int) -> None:
+    """Stop the server where no other user is left; wait where the warden does it already."""
+    if locks.try_exclusive(users):
+        _stop(layout, signal.SIGINT, STOP_TIMEOUT_S)
+    elif not locks.try_shared(users):
+        _WAITER.until(lambda: not locks.is_held(layout.server_lock), STOP_TIMEOUT_S)
+
+
+def _stop(layout: Layout, number: signal.Signals, timeout_s: float) -> bool:
+    """Send the signal to the server, once it can be found, and return whether all of it ended in time."""
+    signalled: int | None = None
+    for _ in _WAITER.attempts(timeout_s):
+        if not locks.is_held(layout.server_lock):
+            return True
+        pid = postmaster.running_pid(layout.data)
+        if pid is not None and pid != signalled:
+            os.kill(pid, number)
+            signalled = pid
+    return False

@@ -1,0 +1,55 @@
+"""psycopg's errors as this project's: what happened at which server, and what to do; never the password."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import conninfo
+
+from era_ingest.errors import ConfigurationError, EraError, StoreUnavailableError
+
+_WRONG_LOGIN = ("28000", "28P01", "3D000")  # invalid authorisation, invalid password, no such database
+_WRONG_LOGIN_WORDS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
+_UNAVAILABLE = ("08", "57P", "53")  # connection, operator intervention, resources: disk, memory, connections
+
+
+def place(url: str) -> str:
+    """Say where a URL points, as ``database "era" at host:port``, without user and password."""
+    try:
+        parts = conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        return "the database of ERA_DATABASE_URL"
+    name = parts.get("dbname") or parts.get("user") or "?"
+    return f'database "{name}" at {parts.get("host") or "the local socket"}:{parts.get("port") or 5432}'
+
+
+def is_connection_failure(error: psycopg.Error) -> bool:
+    """Say whether the server is away or out of something, rather than the statement being wrong."""
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError)
+    return error.sqlstate.startswith(_UNAVAILABLE)
+
+
+def connection_error(error: Exception, url: str) -> EraError:
+    """Return the error for a connection that cannot be had or was lost."""
+    where = place(url)
+    said = _without_password(str(error).strip() or type(error).__name__, url)
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if isinstance(error, psycopg.ProgrammingError) and state is None:
+        return ConfigurationError(f"ERA_DATABASE_URL is no PostgreSQL URL: {said}. It looks like "
+                                  "postgresql://user:password@host:5432/database.")
+    if state in _WRONG_LOGIN or (state is None and any(words in said for words in _WRONG_LOGIN_WORDS)):
+        return ConfigurationError(f"{where} refuses the login: {said}. Check ERA_DATABASE_URL.")
+    if state == "53100":
+        return StoreUnavailableError(f"The disk of {where} is full: {said}. Free some space and run again.")
+    return StoreUnavailableError(
+        f"{where} is not available: {said}. Check that the server runs and can be reached (`era doctor`), "
+        "then run again; what was committed is kept."
+    )
+
+
+def _without_password(text: str, url: str) -> str:
+    try:
+        password = conninfo.conninfo_to_dict(url).get("password")
+    except psycopg.Error:
+        return text.replace(url, "(URL)")
+    return text.replace(str(password), "***") if password else text
