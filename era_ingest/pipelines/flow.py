@@ -157,7 +157,7 @@ class IngestFlow:
             if not group:
                 continue
             self._ledger.begin_lookup()
-            hashes = list(dict.fromkeys(h for book in group for h in book.hashes()))
+            hashes = list(dict.fromkeys(h for book in group for h in book.hashes))
             known, refused = await self._steps.known(hashes)
             for book in group:
                 await self._admit(book, known, refused)
@@ -179,7 +179,7 @@ class IngestFlow:
     async def _admit(self, book: ChunkedBook, known: Collection[bytes], refused: Collection[bytes]) -> None:
         slug = book.record.slug
         self._books[slug] = book
-        admission = self._ledger.admit(slug, book.hashes(), known=known, refused=refused)
+        admission = self._ledger.admit(slug, book.hashes, known=known, refused=refused)
         if admission.ready:
             self._ready.put_nowait(slug)
             return

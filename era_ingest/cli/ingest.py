@@ -1,0 +1,81 @@
+"""``era ingest``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from era_ingest.cli.app import EXIT_FAILED, EXIT_QUARANTINED, Runners, cli, settings_of
+from era_ingest.cli.progress import show_progress
+from era_ingest.pipelines.outcome import IngestOptions
+
+if TYPE_CHECKING:
+    from era_ingest.pipelines.outcome import IngestOutcome
+
+_MAX_REFUSALS_SHOWN = 10
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Work on unchanged books too.")
+@click.option("--retry-refused", is_flag=True, help="Ask again for texts that the server refused before.")
+@click.option("--json", "as_json", is_flag=True, help="Print one summary object on one line, last.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def ingest(
+    ctx: click.Context,
+    paths: tuple[Path, ...],
+    *,
+    force: bool,
+    retry_refused: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Load books from PATH... (a landing folder, a book's folder, or a file) and rebuild what depends on them.
+
+    Unchanged books cost nothing. A book that was loaded from a landing folder given here and is no longer in it
+    is removed. Everything is recorded as Dagster materializations.
+
+    Exit codes: 0 all loaded; 3 loaded, something quarantined; 1 failed.
+    """
+    settings = settings_of(ctx)
+    runners = ctx.ensure_object(Runners)
+    options = IngestOptions(force=force, retry_refused=retry_refused)
+    with show_progress(quiet=quiet) as show:
+        outcome = runners.ingest(paths, settings, options, show)
+    _print_outcome(outcome)
+    if as_json:
+        click.echo(json.dumps(outcome.summary()))
+    if outcome.ingest.error is not None:
+        raise outcome.ingest.error
+    ctx.exit(exit_code(outcome))
+
+
+def exit_code(outcome: IngestOutcome) -> int:
+    """0: all loaded; 3: something quarantined; 1: it failed."""
+    if outcome.ingest.error is not None:
+        return EXIT_FAILED
+    return EXIT_QUARANTINED if outcome.quarantined else 0
+
+
+def _print_outcome(outcome: IngestOutcome) -> None:
+    """Say on standard error what came of it."""
+    summary = outcome.summary()
+    statuses = ", ".join(f"{count} {status}" for status, count in summary["books_by_status"].items())
+    lines = [
+        f"{summary['books']} books ({statuses or 'none found'}) in {summary['seconds']:.1f} s: "
+        f"{summary['chapters']:,} chapters, {summary['entries']:,} entries, {summary['passages']:,} passages",
+        f"{summary['texts_embedded']:,} texts embedded in {summary['requests']:,} requests, "
+        f"{summary['texts_reused']:,} reused; {summary['rows_written']:,} rows written, "
+        f"{summary['rows_deleted']:,} deleted; {summary.get('minister_files_written', 0):,} minister files written",
+    ]
+    refused = [book for book in outcome.ingest.books if book.error]
+    lines += [f"  {book.book}: {book.error}" for book in refused[:_MAX_REFUSALS_SHOWN]]
+    lines += [f"  {defect.file}: {defect.detail}" for defect in outcome.landing_defects[:_MAX_REFUSALS_SHOWN]]
+    if outcome.quarantined:
+        lines.append(f"{outcome.quarantined:,} quarantined: `era quarantine list` says what, where and why")
+    for line in lines:
+        click.echo(line, err=True)

@@ -1,0 +1,81 @@
+"""Progress for people: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from era_ingest.cli.app import is_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from era_ingest.pipelines.report import Progress
+
+_LINE_EVERY_S = 5.0
+
+
+def describe(progress: Progress) -> str:
+    """Return one line: books, texts, rate, what holds the flow, refusals, time left."""
+    parts = [f"{progress.books_done}/{progress.books_total} books"]
+    if progress.texts_known:
+        more = "" if progress.reading_done else "+"
+        parts.append(f"{progress.texts_done:,}/{progress.texts_known:,}{more} texts")
+        parts.append(f"{progress.texts_per_s:,.0f} texts/s")
+    if progress.limiter is not None:
+        held = f" held by {progress.limiter.held_by}" if progress.limiter.held_by else ""
+        parts.append(f"{progress.limiter.in_flight}/{progress.limiter.limit:.0f} in flight{held}")
+    if progress.rate_limited:
+        parts.append(f"{progress.rate_limited} x 429")
+    if progress.seconds_left is not None:
+        parts.append(f"{_duration(progress.seconds_left)} left")
+    return ", ".join(parts)
+
+
+@contextmanager
+def show_progress(*, quiet: bool = False) -> Iterator[Callable[[Progress], None]]:
+    """Yield a function that shows progress on standard error while the block runs."""
+    if quiet:
+        yield lambda _progress: None
+    elif is_terminal():
+        with _bar() as show:
+            yield show
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(bar_width=30), TaskProgressColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda progress: bar.update(task, completed=progress.share, description=describe(progress))
+
+
+def _lines() -> Callable[[Progress], None]:
+    last = time.monotonic()
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LINE_EVERY_S:
+            last = time.monotonic()
+            click.echo(f"{progress.share:4.0%}  {describe(progress)}", file=sys.stderr)
+
+    return show
+
+
+def _duration(seconds: float) -> str:
+    """Write a time span briefly: ``42 s``, ``3 min``, ``2.5 h``."""
+    if seconds < 90:  # noqa: PLR2004 - up to a minute and a half seconds read best
+        return f"{seconds:.0f} s"
+    if seconds < 5400:  # noqa: PLR2004 - likewise minutes up to an hour and a half
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

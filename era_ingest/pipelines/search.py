@@ -1,0 +1,152 @@
+"""Search: the query is embedded by the model that the active table was built with."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from era_ingest.clients.factory import build_embedder_for
+from era_ingest.core.model import Category
+from era_ingest.core.names import DomainNames
+from era_ingest.core.text import clean_entry
+from era_ingest.errors import ConfigurationError, PermanentError
+from era_ingest.pipelines.services import open_services
+from era_ingest.store import search as store_search
+from era_ingest.store.models import active_model
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from era_ingest.clients.backend import Embedder
+    from era_ingest.pipelines.services import Services
+    from era_ingest.settings import Settings
+    from era_ingest.store.models import Model
+    from era_ingest.store.search import Hit
+
+MAX_RESULTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What to look for.
+
+    Attributes:
+        text: The query in words; empty if ``vector`` is given.
+        vector: The query as a vector of the active model, any length but zero; None: ``text`` is embedded.
+        domain: Only this domain, in any spelling that folds to it; None: all.
+        category: ``principle``, ``rule``, ``claim``, ``warning`` or ``passage``; None: all.
+        book: Only this book, by its name; None: all.
+        k: Results, 1 to 1,000.
+        min_score: Least cosine similarity, -1 to 1; None: no bound.
+        doctrine_only: Leave out passages.
+    """
+
+    text: str = ""
+    vector: Sequence[float] | None = None
+    domain: str | None = None
+    category: str | None = None
+    book: str | None = None
+    k: int = 10
+    min_score: float | None = None
+    doctrine_only: bool = False
+
+
+class Searcher:
+    """Answers searches over an open database; keeps the model that embeds the queries.
+
+    Args:
+        services: Open services.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._embedder: Embedder | None = None
+        self._model: Model | None = None
+
+    async def search(self, request: SearchRequest) -> list[Hit]:
+        """Return the nearest distinct texts, best first.
+
+        Raises:
+            PermanentError: The request makes no sense: no text, an unknown category, a vector of a wrong size.
+            ConfigurationError: Nothing was ever loaded, or the model of the table is not to be had.
+        """
+        if not 1 <= request.k <= MAX_RESULTS:
+            raise PermanentError(f"k is {request.k}: ask for 1 to {MAX_RESULTS:,} results.")
+        category = _parse_category(request.category)
+        names = DomainNames.from_aliases(self._services.settings.domain_aliases)
+        domain = None if request.domain is None else names.normalise(request.domain)
+        async with self._services.database.connection() as conn:
+            model = await active_model(conn)
+        if model is None:
+            raise ConfigurationError("Nothing has been loaded yet: run `era ingest PATH` first.")
+        vector = await self._vector(request, model)
+        async with self._services.database.connection() as conn:
+            return await store_search.search(
+                conn,
+                vector,
+                domain=domain,
+                category=category,
+                book=request.book,
+                k=request.k,
+                min_score=request.min_score,
+                doctrine_only=request.doctrine_only,
+            )
+
+    async def aclose(self) -> None:
+        """Let go of the model."""
+        if self._embedder is not None:
+            await self._embedder.aclose()
+            self._embedder = None
+
+    async def _vector(self, request: SearchRequest, model: Model) -> NDArray[np.float32]:
+        if request.vector is not None:
+            return _parse_vector(request.vector, model)
+        text, _ = clean_entry(request.text)
+        if not text:
+            raise PermanentError("The query is empty: say in a few words what to look for.")
+        if self._embedder is None or self._model != model:
+            await self.aclose()
+            self._embedder, self._model = build_embedder_for(self._services.settings, model.name), model
+        reply = await self._embedder.embed([text])
+        return reply.vectors[0]
+
+
+def _parse_category(raw: str | None) -> Category | None:
+    if raw is None:
+        return None
+    try:
+        return Category(raw.strip().lower().removesuffix("s"))
+    except ValueError as error:
+        known = ", ".join(category.value for category in Category)
+        raise PermanentError(f"There is no category {raw[:40]!r}: it is one of {known}.") from error
+
+
+def _parse_vector(raw: Sequence[float], model: Model) -> NDArray[np.float32]:
+    vector = np.asarray(raw, dtype=np.float32)
+    if vector.shape != (model.dimensions,) or not np.isfinite(vector).all() or not vector.any():
+        raise PermanentError(
+            f"The query vector must hold {model.dimensions} finite numbers, not all zero ({model.name})."
+        )
+    return vector / np.linalg.norm(vector)
+
+
+@asynccontextmanager
+async def open_searcher(settings: Settings) -> AsyncIterator[Searcher]:
+    """Yield a searcher; close what it opened."""
+    async with open_services(settings) as services:
+        searcher = Searcher(services)
+        try:
+            yield searcher
+        finally:
+            await searcher.aclose()
+
+
+async def search_once(settings: Settings, request: SearchRequest) -> list[Hit]:
+    """Open, search once, close."""
+    async with open_searcher(settings) as searcher:
+        return await searcher.search(request)

@@ -1,0 +1,45 @@
+"""What every pipeline works with: settings, database, files."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from era_ingest.store import location, schema
+from era_ingest.store.chunk_files import ChunkFiles
+from era_ingest.store.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from era_ingest.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The open parts of one process.
+
+    Attributes:
+        settings: The process settings.
+        database: A pool, its schema up to date.
+        chunk_files: Where chunks are kept as Parquet.
+    """
+
+    settings: Settings
+    database: Database
+    chunk_files: ChunkFiles
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Yield the services; start the embedded server if it is the one to use, and bring the schema up to date.
+
+    Raises:
+        ConfigurationError: The database is not fit (no pgvector, too old, wrong password), or a folder is not.
+        StoreUnavailableError: The database cannot be reached.
+    """
+    with location.database(settings) as url:
+        async with Database.opened(url, max_connections=settings.bounds.pool_connections) as database:
+            await schema.migrate(database)
+            yield Services(settings, database, ChunkFiles(settings.chunks_location))
