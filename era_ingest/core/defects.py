@@ -1,0 +1,87 @@
+"""What was refused, with its place: collected while a book is parsed."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from era_ingest.core.model import Defect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_EXCERPT_CHARS = 120
+_MAX_DEPTH = 3
+_MAX_MEMBERS = 6
+_SHOWN_INT_BITS = 128
+
+
+def excerpt(value: object) -> str:
+    """Return a value as a person may see it: printable, at most 120 characters, however large or deep."""
+    shown = _sketch(value, _MAX_DEPTH)
+    return shown if len(shown) <= MAX_EXCERPT_CHARS else shown[: MAX_EXCERPT_CHARS - 1] + "…"
+
+
+def _sketch(value: object, depth: int) -> str:
+    """Show the beginning of a value; containers no deeper than ``depth``."""
+    if isinstance(value, str):
+        return repr(value[:MAX_EXCERPT_CHARS])
+    if isinstance(value, dict | list) and not depth:
+        return "…"
+    if isinstance(value, dict):
+        members = (f"{_sketch(key, 0)}: {_sketch(member, depth - 1)}" for key, member in value.items())
+        return f"{{{_first(members, len(value))}}}"
+    if isinstance(value, list):
+        return f"[{_first((_sketch(member, depth - 1) for member in value), len(value))}]"
+    small = isinstance(value, float | None) or (
+        isinstance(value, int) and value.bit_length() <= _SHOWN_INT_BITS
+    )
+    return repr(value) if small else f"<{type(value).__name__}>"
+
+
+def _first(members: Iterable[str], count: int) -> str:
+    return ", ".join(islice(members, _MAX_MEMBERS)) + (", …" if count > _MAX_MEMBERS else "")
+
+
+def pointer(*path: str | int) -> str:
+    """Return the JSON pointer (RFC 6901) of a path of keys and positions.
+
+    Keys that the file chose are cut after 120 characters.
+    """
+    tokens = (str(part)[:MAX_EXCERPT_CHARS].replace("~", "~0").replace("/", "~1") for part in path)
+    return "".join(f"/{token}" for token in tokens)
+
+
+class DefectLog:
+    """Collects the defects of one book, in the order they are found, up to a bound.
+
+    Args:
+        max_defects: How many are listed; one more then says how many there were beyond.
+    """
+
+    def __init__(self, max_defects: int) -> None:
+        self._max_defects = max_defects
+        self._defects: list[Defect] = []
+        self._beyond = 0
+
+    def add(self, file: str, path: Iterable[str | int] | str, reason: str, detail: str) -> None:
+        """Note one defect.
+
+        Args:
+            file: The file's path.
+            path: Keys and positions that lead to the place; or a pointer as it is to stand (``line:7``).
+            reason: A short stable code.
+            detail: One sentence; bounded by the caller, with `excerpt` for what was found.
+        """
+        if len(self._defects) >= self._max_defects:
+            self._beyond += 1
+            return
+        place = path if isinstance(path, str) else pointer(*path)
+        self._defects.append(Defect(file, place, reason, detail))
+
+    def listing(self) -> tuple[Defect, ...]:
+        """Return what was noted."""
+        if not self._beyond:
+            return tuple(self._defects)
+        detail = f"{self._beyond:,} more defects of this book are not listed; mend the first ones."
+        return (*self._defects, Defect(self._defects[-1].file, "", "too_many_defects", detail))

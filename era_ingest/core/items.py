@@ -1,0 +1,208 @@
+"""The parts of a chapter as they come: statements, weights, domains, titles. Tolerant in, strict out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from era_ingest.core.defects import DefectLog, excerpt
+from era_ingest.core.json_document import JsonObject
+from era_ingest.core.limits import InputLimits
+from era_ingest.core.model import Category, CleaningCounts, Entry
+from era_ingest.core.names import BASE_DOMAIN, DomainNames
+from era_ingest.core.text import NOTHING_CHANGED, clean_line
+from era_ingest.errors import InvalidNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from era_ingest.core.text import Cleaned
+
+MIN_WEIGHT = 1e-6
+MAX_WEIGHT = 1e6
+MAX_CHAPTER_INDEX = 2**31 - 1
+_INDEX_DIGITS = len(str(MAX_CHAPTER_INDEX))
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ParseRules:
+    """What the parsing of a book depends on, besides its bytes.
+
+    Attributes:
+        domains: Folds domains and resolves synonyms.
+        limits: Bounds; what is over one is refused.
+    """
+
+    domains: DomainNames = field(default_factory=lambda: DomainNames({}))
+    limits: InputLimits = field(default_factory=InputLimits)
+
+
+class ItemReader:
+    """Turns untrusted values of one file into typed ones; what it refuses stands in its log.
+
+    Args:
+        file: The path that defects name.
+        rules: Domains and bounds.
+        log: Where defects go; shared by the files of one book.
+    """
+
+    def __init__(self, file: str, rules: ParseRules, log: DefectLog) -> None:
+        self.file = file
+        self._rules = rules
+        self._limits = rules.limits
+        self._log = log
+        self.cleaning = NOTHING_CHANGED
+
+    def refuse(self, path: Path, reason: str, detail: str) -> None:
+        """Note one defect of this file."""
+        self._log.add(self.file, path, reason, detail)
+
+    def note_repeated_keys(self, value: object, path: Path) -> None:
+        """Note what an object's repeated keys held before the last of them."""
+        if isinstance(value, JsonObject):
+            for key, refused in value.refused:
+                detail = f"The key stands twice; the last one counts. Refused: {excerpt(refused)}."
+                self.refuse((*path, key), "duplicate_key", detail)
+
+    def index(self, value: object, path: Path, *, position: int) -> int | None:
+        """Return a chapter's index, its 1-based position where it has none, or None and a defect."""
+        if value is None:
+            return position + 1
+        is_figures = isinstance(value, str) and value.strip().isdecimal() and len(value) <= _INDEX_DIGITS
+        if is_figures or (isinstance(value, float) and value.is_integer()):
+            value = int(value)  # type: ignore[call-overload]
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_CHAPTER_INDEX:
+            return value
+        detail = f"A chapter's index is a number from 0 to {MAX_CHAPTER_INDEX:,}; found {excerpt(value)}."
+        self.refuse(path, "bad_chapter_index", detail)
+        return None
+
+    def title(self, value: object, path: Path) -> str | None:
+        """Return a title, or None; one that is no text or too long is a defect."""
+        if value is None:
+            return None
+        if not isinstance(value, str) or len(value) > self._limits.max_title_chars:
+            detail = f"A title is a text of at most {self._limits.max_title_chars:,} characters; "
+            self.refuse(path, "bad_title", f"{detail}found {excerpt(value)}.")
+            return None
+        return self._cleaned(clean_line, value) or None
+
+    def prose(self, value: object, path: Path, clean: Callable[[str], Cleaned]) -> str:
+        """Return a chapter's cleaned text, ``""`` where there is none or it is refused."""
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            self.refuse(path, "text_not_string", f"A chapter's text is a string; found {excerpt(value)}.")
+            return ""
+        if len(value) > self._limits.max_chapter_chars:
+            self._refuse_length(value, path, self._limits.max_chapter_chars)
+            return ""
+        return self._cleaned(clean, value)
+
+    def domains(self, value: object, path: Path) -> tuple[str, ...]:
+        """Return a chapter's domains, sorted and unique; ``base`` where none is left."""
+        if value is None:
+            return (BASE_DOMAIN,)
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, list):
+            self.refuse(path, "domains_not_list", f"Domains are a list of names; found {excerpt(value)}.")
+            return (BASE_DOMAIN,)
+        limit = self._limits.max_domains
+        if len(value) > limit:
+            detail = f"{len(value):,} domains in one chapter; those beyond {limit:,} are refused."
+            self.refuse(path, "too_many_domains", detail)
+        named = (self._domain(item, (*path, position)) for position, item in enumerate(value[:limit]))
+        return tuple(sorted({domain for domain in named if domain})) or (BASE_DOMAIN,)
+
+    def entries(self, category: Category, value: object, path: Path) -> Iterator[Entry]:
+        """Yield the entries of one category's list; they may repeat."""
+        if value is None:
+            return
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, list):
+            detail = f"{category.plural.capitalize()} are a list; found {excerpt(value)}."
+            self.refuse(path, "category_not_list", detail)
+            return
+        for position, item in enumerate(value):
+            entry = self._entry(category, item, (*path, position))
+            if entry is not None:
+                yield entry
+
+    def _entry(self, category: Category, item: object, path: Path) -> Entry | None:
+        weight = 1.0
+        statement = item
+        if isinstance(item, dict):
+            self.note_repeated_keys(item, path)
+            statement = _first_text(item, ("text", "statement", "extraction", category.value, "generalized"))
+            weight = self._weight(item.get("weight"), (*path, "weight"))
+        if not isinstance(statement, str):
+            detail = f"An item is a text, or an object with a text in it; found {excerpt(item)}."
+            self.refuse(path, "unknown_item_shape", detail)
+            return None
+        if len(statement) > self._limits.max_entry_chars:
+            self._refuse_length(statement, path, self._limits.max_entry_chars)
+            return None
+        text = self._cleaned(clean_line, statement)
+        if not text:
+            self.refuse(path, "empty_text", f"Nothing is left after cleaning {excerpt(statement)}.")
+            return None
+        return Entry(category, text, weight)
+
+    def _weight(self, value: object, path: Path) -> float:
+        """Return a weight; 1 and a defect where it is none."""
+        if value is None:
+            return 1.0
+        number = math.nan
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except (ValueError, OverflowError):
+                number = math.nan
+        if MIN_WEIGHT <= number <= MAX_WEIGHT:
+            return number
+        detail = (
+            f"A weight is a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}; found {excerpt(value)}, used 1."
+        )
+        self.refuse(path, "bad_weight", detail)
+        return 1.0
+
+    def _domain(self, item: object, path: Path) -> str | None:
+        if not isinstance(item, str) or _is_container_text(item):
+            self.refuse(path, "domain_not_text", f"A domain is a name; found {excerpt(item)}.")
+            return None
+        try:
+            return self._rules.domains.normalise(self._cleaned(clean_line, item))
+        except InvalidNameError as error:
+            self.refuse(path, f"domain_{error.reason}", error.message)
+            return None
+
+    def _cleaned(self, clean: Callable[[str], Cleaned], text: str) -> str:
+        cleaned, counts = clean(text)
+        if counts is not NOTHING_CHANGED:
+            self.cleaning = self.cleaning + counts
+        return cleaned
+
+    def _refuse_length(self, text: str, path: Path, limit: int) -> None:
+        detail = f"{len(text):,} characters, over {limit:,}; it begins {excerpt(text[:60])}."
+        self.refuse(path, "text_too_long", detail)
+
+
+def sum_cleaning(readers: Iterable[ItemReader]) -> CleaningCounts:
+    """Return what cleaning changed in all files of a book."""
+    return sum((reader.cleaning for reader in readers), NOTHING_CHANGED)
+
+
+def _first_text(item: dict[object, object], keys: Iterable[str]) -> str | None:
+    """Return the first text under one of the keys, preferring one that is not blank."""
+    texts = [text for key in keys if isinstance(text := item.get(key), str)]
+    return next((text for text in texts if text.strip()), texts[0] if texts else None)
+
+
+def _is_container_text(text: str) -> bool:
+    """Say whether a text is an object or a list that was written as a string."""
+    stripped = text.strip()
+    return (stripped[:1], stripped[-1:]) in {("{", "}"), ("[", "]")}

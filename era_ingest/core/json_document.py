@@ -1,0 +1,145 @@
+"""Bytes to a JSON value, or an error that says what is wrong where.
+
+The standard library's decoder is used on purpose: faster ones keep the last of two equal keys without a word,
+and refuse lone surrogates and NaN, which real files hold and cleaning mends.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from era_ingest.core.limits import InputLimits
+from era_ingest.errors import MalformedDocumentError
+
+DEFAULT_LIMITS = InputLimits()
+_LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+_LONGEST_ESCAPE = len("\\uXXXX")
+_EXACT_DIGITS = 18
+_SPACE = " \t\n\r"
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """A file's bytes, and the path that errors and defects name."""
+
+    path: str
+    data: bytes
+
+
+class JsonObject(dict[str, Any]):
+    """A JSON object that remembers what a repeated key held before.
+
+    Attributes:
+        refused: Key and value of each member that a later one of the same name replaced.
+    """
+
+    refused: tuple[tuple[str, Any], ...] = ()
+
+
+def parse_json(file: RawFile, limits: InputLimits = DEFAULT_LIMITS) -> object:
+    """Return the one JSON value that a file holds.
+
+    Accepted beyond RFC 8259: a byte order mark, UTF-16 and UTF-32, ``NaN`` and ``Infinity``, lone surrogates.
+    Of equal keys the last one counts, as everywhere; the object keeps the others in ``refused``.
+
+    Raises:
+        MalformedDocumentError: ``reason`` is ``empty``, ``not_unicode``, ``not_json``, ``truncated``,
+            ``trailing_data``, ``too_deep`` or ``too_many_values``.
+    """
+    text = decode_text(file, detect_json=True)
+    if not text.strip(_SPACE + "\0"):
+        _refuse(file, "empty", "The file is empty; it may still be on its way.")
+    containers = text.count("[") + text.count("{")
+    if containers > limits.max_containers:
+        _refuse(
+            file,
+            "too_many_values",
+            f"{containers:,} brackets, over {limits.max_containers:,}: split the file.",
+        )
+    begin = len(text) - len(text.lstrip(_SPACE))
+    try:
+        value, end = _DECODER.raw_decode(text, begin)
+    except json.JSONDecodeError as error:
+        _refuse_syntax(file, text, error)
+    except RecursionError:
+        _refuse(file, "too_deep", "It is nested deeper than any book is.")
+    except ValueError as error:
+        _refuse(file, "not_json", f"It cannot be read as JSON: {str(error)[:120]}.")
+    if text[end:].strip(_SPACE):
+        _refuse(
+            file,
+            "trailing_data",
+            f"There is data after the end of the JSON, at {_place(text, end)}: keep one document a file.",
+        )
+    return value
+
+
+def decode_text(file: RawFile, *, detect_json: bool = False) -> str:
+    """Return a file's text: UTF-8, or UTF-16 or UTF-32 where a byte order mark says so.
+
+    Args:
+        file: The file.
+        detect_json: Recognise UTF-16 and UTF-32 without a mark too, by the NULs among the first four bytes.
+
+    Raises:
+        MalformedDocumentError: ``reason`` is ``not_unicode``; it names the first byte that does not fit.
+    """
+    encoding = json.detect_encoding(file.data) if detect_json or _has_mark(file.data) else "utf-8"
+    try:
+        return file.data.decode(encoding, "surrogatepass")
+    except UnicodeDecodeError as error:
+        _refuse(
+            file,
+            "not_unicode",
+            f"It is no {encoding.upper()} text: byte {error.start:,} does not fit. Save the file as UTF-8.",
+        )
+
+
+def _has_mark(data: bytes) -> bool:
+    return data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"))
+
+
+def _build_object(pairs: list[tuple[str, Any]]) -> JsonObject:
+    built = JsonObject(pairs)
+    if len(built) != len(pairs):
+        last = {key: position for position, (key, _) in enumerate(pairs)}
+        built.refused = tuple(pair for position, pair in enumerate(pairs) if last[pair[0]] != position)
+    return built
+
+
+def _parse_int(digits: str) -> int | float:
+    """Return an int; a float beyond 18 digits: converting thousands of digits takes quadratic time."""
+    return int(digits) if len(digits) <= _EXACT_DIGITS else float(digits)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_build_object, parse_int=_parse_int)
+
+
+def _refuse_syntax(file: RawFile, text: str, error: json.JSONDecodeError) -> NoReturn:
+    """Say whether the text only ends too early, or is wrong in the middle."""
+    rest = text[error.pos : error.pos + _LONGEST_ESCAPE + 4].rstrip(_SPACE)
+    at_end = (
+        not text[error.pos : error.pos + 1_000].strip(_SPACE)
+        or error.msg.startswith("Unterminated string")
+        or ("escape" in error.msg and error.pos + _LONGEST_ESCAPE > len(text))
+        or (rest != "" and any(literal.startswith(rest) for literal in _LITERALS))
+    )
+    if at_end:
+        _refuse(
+            file,
+            "truncated",
+            f"The JSON ends too early, at {_place(text, len(text))}: it was cut, or is still being written.",
+        )
+    _refuse(file, "not_json", f"It is no JSON: {error.msg} at {_place(text, error.pos)}.")
+
+
+def _place(text: str, position: int) -> str:
+    line = text.count("\n", 0, position) + 1
+    column = position - text.rfind("\n", 0, position)
+    return f"line {line:,}, column {column:,}"
+
+
+def _refuse(file: RawFile, reason: str, message: str) -> NoReturn:
+    raise MalformedDocumentError(f"{file.path}: {message}", file=file.path, reason=reason) from None

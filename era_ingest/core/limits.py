@@ -1,0 +1,27 @@
+"""Bounds of what one book may hold: beyond them input is refused, not cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class InputLimits:
+    """Bounds of one book; what is over one becomes a defect, or refuses the file where it says so.
+
+    Attributes:
+        max_entry_chars: Characters of one doctrine entry. Far above what any embedding model reads.
+        max_title_chars: Characters of a title.
+        max_chapter_chars: Characters of one chapter's text; the largest novels have 3 million in all.
+        max_domains: Domains of one chapter.
+        max_containers: Arrays and objects of one JSON file; more refuse it. Python takes some 64 bytes for an
+            empty one that is 3 bytes in the file, so that this holds memory.
+        max_defects: Defects listed for one book; the last one says how many more there were.
+    """
+
+    max_entry_chars: int = 32_768
+    max_title_chars: int = 2_048
+    max_chapter_chars: int = 16_777_216
+    max_domains: int = 256
+    max_containers: int = 2_000_000
+    max_defects: int = 10_000

@@ -1,0 +1,86 @@
+"""Cleaning: what every text goes through before it gets an identity.
+
+Removed: NUL, lone surrogates, control characters, and format characters that show nothing (soft hyphen,
+zero-width space, byte order mark, marks of writing direction). Then NFC, then white space is folded. Cleaning
+twice changes nothing, and takes time linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+from era_ingest.core.model import CleaningCounts
+
+NOTHING_CHANGED = CleaningCounts()
+MAX_MARKS_IN_A_ROW = 30
+"""Combining marks that may follow one another (UAX #15, Stream-Safe Text Format); more are no writing.
+
+It is also what keeps NFC linear: CPython sorts a run of marks by insertion.
+"""
+
+_UNWANTED = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # controls that are no white space
+    "\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb"  # show nothing
+    "\ufdd0-\ufdef\ufffe\uffff"  # no characters (Unicode 23.7)
+    "\ud800-\udfff]+"  # halves of a pair
+)
+_SURROGATES = re.compile("[\ud800-\udfff]+")
+_MAYBE_MARKS = re.compile(rf"[^\w\s\x00-\u02ff]{{{MAX_MARKS_IN_A_ROW + 1},}}")
+_LINE_END = re.compile("\r\n?|[\x0b\x85\u2028]")
+_PAGE_END = re.compile("[\x0c\x1c-\x1f\u2029]")
+_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
+
+
+class Cleaned(NamedTuple):
+    """A cleaned text, ``""`` if nothing is left, and what cleaning changed in it."""
+
+    text: str
+    counts: CleaningCounts
+
+
+def clean_line(text: str) -> Cleaned:
+    """Return a text as one line: entries, titles, domains. All white space is folded to single spaces."""
+    visible, counts = _remove_unwanted(text)
+    return Cleaned(" ".join(visible.split()), counts)
+
+
+def clean_prose(text: str) -> Cleaned:
+    r"""Return a chapter's text as paragraphs with ``\n\n`` between them.
+
+    Blank lines and page ends part paragraphs; within one, all white space is folded to single spaces.
+    """
+    visible, counts = _remove_unwanted(text)
+    lines = _PAGE_END.sub("\n\n", _LINE_END.sub("\n", visible))
+    paragraphs = (" ".join(paragraph.split()) for paragraph in _BLANK_LINES.split(lines))
+    return Cleaned("\n\n".join(filter(None, paragraphs)), counts)
+
+
+def _remove_unwanted(text: str) -> Cleaned:
+    """Remove what carries no text and compose the rest; white space stays as it is."""
+    nul = surrogates = controls = normalised = 0
+    result = _UNWANTED.sub("", text)
+    if len(result) != len(text):
+        nul = text.count("\0")
+        surrogates = sum(map(len, _SURROGATES.findall(text)))
+        controls = len(text) - len(result) - nul - surrogates
+    if not result.isascii() and not unicodedata.is_normalized("NFC", result):
+        bounded = _MAYBE_MARKS.sub(_bound_marks, result)
+        controls += len(result) - len(bounded)
+        result = unicodedata.normalize("NFC", bounded)
+        normalised = max(1, abs(len(bounded) - len(result)))
+    if not (nul or surrogates or controls or normalised):
+        return Cleaned(result, NOTHING_CHANGED)
+    return Cleaned(result, CleaningCounts(nul, surrogates, controls, normalised, texts_changed=1))
+
+
+def _bound_marks(match: re.Match[str]) -> str:
+    """Cut each run of combining marks after the thirtieth."""
+    kept: list[str] = []
+    run = 0
+    for character in match.group():
+        run = run + 1 if unicodedata.combining(character) else 0
+        if run <= MAX_MARKS_IN_A_ROW:
+            kept.append(character)
+    return "".join(kept)
