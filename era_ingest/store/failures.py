@@ -8,7 +8,12 @@ from psycopg import conninfo
 from era_ingest.errors import ConfigurationError, EraError, StoreUnavailableError
 
 _WRONG_LOGIN = ("28000", "28P01", "3D000")  # invalid authorisation, invalid password, no such database
-_WRONG_LOGIN_WORDS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
+_WRONG_LOGIN_WORDS = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+)
 _UNAVAILABLE = ("08", "57P", "53")  # connection, operator intervention, resources: disk, memory, connections
 
 
@@ -35,8 +40,10 @@ def connection_error(error: Exception, url: str) -> EraError:
     said = _without_password(str(error).strip() or type(error).__name__, url)
     state = error.sqlstate if isinstance(error, psycopg.Error) else None
     if isinstance(error, psycopg.ProgrammingError) and state is None:
-        return ConfigurationError(f"ERA_DATABASE_URL is no PostgreSQL URL: {said}. It looks like "
-                                  "postgresql://user:password@host:5432/database.")
+        return ConfigurationError(
+            f"ERA_DATABASE_URL is no PostgreSQL URL: {said}. It looks like "
+            "postgresql://user:password@host:5432/database."
+        )
     if state in _WRONG_LOGIN or (state is None and any(words in said for words in _WRONG_LOGIN_WORDS)):
         return ConfigurationError(f"{where} refuses the login: {said}. Check ERA_DATABASE_URL.")
     if state == "53100":

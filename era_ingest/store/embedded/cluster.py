@@ -65,9 +65,9 @@ def _check_version(data: Path) -> None:
         ) from None
     if found != str(MAJOR):
         raise ConfigurationError(
-            f"{data} is a database of PostgreSQL {found}; this version works with {MAJOR}. Move the folder away "
-            "and run `era ingest` again (everything in it can be rebuilt), or carry it over with pg_dumpall of "
-            f"version {found}."
+            f"{data} is a database of PostgreSQL {found}; this version works with {MAJOR}. Move the folder "
+            "away and run `era ingest` again (everything in it can be rebuilt), or carry it over with "
+            f"pg_dumpall of version {found}."
         )
 
 

@@ -72,9 +72,9 @@ def _shared_memory_bytes() -> int:
 
 
 def write_configuration(folder: Path, *, durable: bool) -> None:
-    """Write ``era.conf`` into a data folder: our settings, then the user's own (``custom.conf``) over them."""
+    """Write ``era.conf`` into a data folder: our settings, and the user's ``custom.conf`` over them."""
     lines = [f"{name} = {_quoted(value)}" for name, value in server_settings(durable=durable).items()]
-    lines.append(f"include_if_exists = '../custom.conf'")
+    lines.append("include_if_exists = '../custom.conf'")
     text = "# Written at every start. Put settings of your own into custom.conf beside the data folder.\n"
     (folder / NAME).write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
 

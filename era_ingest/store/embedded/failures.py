@@ -18,20 +18,26 @@ _KNOWN: tuple[tuple[tuple[str, ...], type[EraError], str], ...] = (
     (
         ("No space left on device", "Disk quota exceeded"),
         StoreUnavailableError,
-        "The disk is full. Free some space (a new database takes 50 MB) and try again; nothing that was "
-        "committed is lost.",
+        (
+            "The disk is full. Free some space (a new database takes 50 MB) and try again; nothing that was "
+            "committed is lost."
+        ),
     ),
     (
         ("cannot become an unprivileged user", "could not look up effective user ID"),
         ConfigurationError,
-        "PostgreSQL does not run as root, and this system does not let it become somebody else. "
-        f"Run as an ordinary user, {_OWN_SERVER}.",
+        (
+            "PostgreSQL does not run as root, and this system does not let it become somebody else. "
+            f"Run as an ordinary user, {_OWN_SERVER}."
+        ),
     ),
     (
         ("Cannot allocate memory",),
         StoreUnavailableError,
-        "There is not enough memory (it asks for 300 MB). Close something, or lower shared_buffers in "
-        "custom.conf beside the data folder.",
+        (
+            "There is not enough memory (it asks for 300 MB). Close something, or lower shared_buffers in "
+            "custom.conf beside the data folder."
+        ),
     ),
     (
         ("contains errors", "unrecognized configuration parameter", "invalid value for parameter"),
@@ -41,14 +47,18 @@ _KNOWN: tuple[tuple[tuple[str, ...], type[EraError], str], ...] = (
     (
         ("Permission denied", "Read-only file system", "wrong ownership", "Operation not permitted"),
         ConfigurationError,
-        "ERA_HOME cannot be written by the user who runs the server. Mend its permissions, choose another "
-        f"ERA_HOME, {_OWN_SERVER}.",
+        (
+            "ERA_HOME cannot be written by the user who runs the server. Mend its permissions, choose "
+            f"another ERA_HOME, {_OWN_SERVER}."
+        ),
     ),
     (
         ("could not locate a valid checkpoint record", "invalid checkpoint", "could not read from file"),
         ConfigurationError,
-        "The data folder is damaged. Restore it from a backup, or move it away: everything in it can be built "
-        "again from the landing folder by `era ingest`.",
+        (
+            "The data folder is damaged. Restore it from a backup, or move it away: everything in it can be "
+            "built again from the landing folder by `era ingest`."
+        ),
     ),
 )
 
@@ -75,8 +85,8 @@ def explain_os_error(action: str, path: Path, error: OSError) -> EraError:
     if error.errno == errno.ENAMETOOLONG:
         return ConfigurationError(f"{action} failed: the path {path} is too long. Choose a shorter ERA_HOME.")
     return ConfigurationError(
-        f"{action} failed: {error.strerror or error} ({path}). Mend its permissions, choose another ERA_HOME, "
-        f"{_OWN_SERVER}."
+        f"{action} failed: {error.strerror or error} ({path}). Mend its permissions, choose another "
+        f"ERA_HOME, {_OWN_SERVER}."
     )
 
 

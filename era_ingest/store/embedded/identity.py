@@ -15,8 +15,8 @@ if sys.platform != "win32":
 
 _SCRIPT = Path(__file__).with_name("unprivileged.py")
 _NAMES = ("postgres", "nobody")
-_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_SETGID, _CAP_SETUID = 0, 1, 6, 7
-_NEEDED = sum(1 << bit for bit in (_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_SETGID, _CAP_SETUID))
+_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_KILL, _CAP_SETGID, _CAP_SETUID = 0, 1, 5, 6, 7
+_NEEDED = sum(1 << bit for bit in (_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_KILL, _CAP_SETGID, _CAP_SETUID))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ class Layout:
     """The folder of one embedded server.
 
     Attributes:
-        root: ``ERA_HOME/postgres``, absolute, symbolic links resolved: two spellings of a home are one server.
+        root: ``ERA_HOME/postgres``, absolute, links resolved: two spellings of a home are one server.
     """
 
     root: Path
@@ -46,7 +46,7 @@ class Layout:
 
     @property
     def socket_pointer(self) -> Path:
-        """Names the folder of the server's socket, which may lie elsewhere (a socket's path has 107 bytes)."""
+        """Names the folder of the server's socket, which may lie elsewhere (see ``sockets``)."""
         return self.root / "socket_folder"
 
     @property

@@ -1,4 +1,4 @@
-"""Advisory locks (flock) on small files: the kernel drops them when the last process that holds one is gone."""
+"""Advisory locks (flock) on small files: the kernel drops them when their last holder is gone."""
 
 from __future__ import annotations
 

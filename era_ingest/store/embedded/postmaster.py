@@ -12,8 +12,8 @@ from era_ingest.errors import ConfigurationError
 def running_pid(data: Path) -> int | None:
     """Return the pid of the server that runs on this data folder, or None.
 
-    A pid file outlives a killed server, and its pid may be another program's by now: the process must be alive,
-    named postgres, and in this folder.
+    A pid file outlives a killed server, and its pid may be another program's by now: the process must be
+    alive, no zombie, named postgres, and at work in this folder.
     """
     try:
         first = (data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]
@@ -24,9 +24,17 @@ def running_pid(data: Path) -> int | None:
         process = psutil.Process(abs(pid))  # single-user mode writes it negative
         with process.oneshot():
             alive = process.status() != psutil.STATUS_ZOMBIE and process.name().startswith("postgres")
-        return process.pid if alive and Path(process.cwd()) == data else None
+        return process.pid if alive and _works_in(process, data) else None
     except (psutil.Error, OSError):
         return None
+
+
+def _works_in(process: psutil.Process, data: Path) -> bool:
+    """Compare the process's folder; containers hide it even from root, but not the command line."""
+    try:
+        return Path(process.cwd()) == data
+    except psutil.AccessDenied:
+        return str(data) in process.cmdline()
 
 
 def clear_stale(data: Path) -> None:

@@ -1,8 +1,10 @@
 """The embedded server: held by its users, started by the first, stopped after the last.
 
-    users.lock    shared, by every user           the kernel's reference count: a killed user lets go of it
-    server.lock   exclusive, by the server's own  free exactly when no process of the server lives; whoever
-                  processes (inherited)           gets it is the one to start the next
+Two locks say all there is to know, and the kernel keeps them true whoever is killed:
+
+``users.lock``   held shared by every user: the reference count. A killed user lets go of it.
+``server.lock``  held alone by the server's own processes, who inherit it: free exactly when none of them
+                 lives. Whoever gets it starts the next server.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Lease:
     A context manager. A process that ends in any way gives its leases up.
 
     Attributes:
-        url: URL of the database, for psycopg, psql and SQLAlchemy; it stays the same when the server restarts.
+        url: Of the database, for psycopg, psql and SQLAlchemy; the same after a restart of the server.
     """
 
     def __init__(self, layout: Layout, url: str, users: int) -> None:
@@ -130,9 +132,7 @@ def hold(
     layout = _prepare(home)
     users = locks.open_lock(layout.users_lock)
     try:
-        # Refused only while the last user or the warden stops the server.
-        if not _WAITER.until(lambda: locks.try_shared(users), timeout_s):
-            raise StoreUnavailableError(f"The database in {layout.root} is being stopped since {timeout_s:.0f} s.")
+        _join(layout, users, timeout_s)
         url = _ensure_running(layout, durable=durable, timeout_s=timeout_s, tell=on_wait or _logger.info)
     except BaseException:
         os.close(users)
@@ -169,7 +169,7 @@ def status(home: Path) -> ServerStatus:
         data=layout.data,
         exists=(layout.data / "PG_VERSION").exists(),
         running=running,
-        ready=running and ping(layout) == pq.Ping.OK,
+        ready=running and ping(layout) is pq.Ping.OK,
         in_use=locks.is_held(layout.users_lock),
         pid=postmaster.running_pid(layout.data) if running else None,
         url=server_url(layout),
@@ -181,7 +181,9 @@ def _prepare(home: Path) -> Layout:
     binaries()
     layout = Layout.of(home)
     if len(os.fsencode(layout.data)) > _LONGEST_PATH_BYTES:
-        raise ConfigurationError(f"ERA_HOME is too long ({layout.data}): at most {_LONGEST_PATH_BYTES} bytes.")
+        raise ConfigurationError(
+            f"ERA_HOME is too long ({layout.data}): at most {_LONGEST_PATH_BYTES} bytes."
+        )
     try:
         layout.root.parent.mkdir(parents=True, exist_ok=True)
         # Passable, not readable: as root the server runs as somebody else, who must reach his data.
@@ -194,18 +196,22 @@ def _prepare(home: Path) -> Layout:
     return layout
 
 
-def _ensure_running(
-    layout: Layout, *, durable: bool, timeout_s: float, tell: Callable[[str], None]
-) -> str:
+def _join(layout: Layout, users: int, timeout_s: float) -> None:
+    """Become a user; refused only while the last one, or the warden, stops the server."""
+    if not _WAITER.until(lambda: locks.try_shared(users), timeout_s):
+        raise StoreUnavailableError(f"The database in {layout.root} has been stopping for {timeout_s:.0f} s.")
+
+
+def _ensure_running(layout: Layout, *, durable: bool, timeout_s: float, tell: Callable[[str], None]) -> str:
     """Return the URL once the server answers; whoever gets the server lock starts it, the others wait."""
     started_at_byte: int | None = None
     told_s = 0.0
     silent_since_s = 0.0
     for waited_s in _WAITER.attempts(timeout_s):
         answer = ping(layout)
-        if answer == pq.Ping.OK and (url := server_url(layout)):
+        if answer is pq.Ping.OK and (url := server_url(layout)):
             return url
-        if answer == pq.Ping.REJECT:
+        if answer is pq.Ping.REJECT:
             silent_since_s = waited_s
         lock = locks.open_lock(layout.server_lock)
         try:
@@ -219,8 +225,8 @@ def _ensure_running(
             os.close(lock)
         if waited_s - silent_since_s > SILENT_TIMEOUT_S:
             raise StoreUnavailableError(
-                f"The database in {layout.root} is held by processes that do not answer. They may be of another "
-                "container or machine that shares this folder, or left over from a crash: `era db stop`."
+                f"The database in {layout.root} is held by processes that do not answer. They may be of "
+                "another container or machine that shares this folder, or left from a crash: `era db stop`."
             )
         if waited_s - told_s > _TELL_EVERY_S:
             told_s = waited_s
@@ -242,7 +248,15 @@ def _start(layout: Layout, lock: int, *, durable: bool) -> int:
         folder = prepare_socket_folder(layout, identity)
         server = [str(binaries() / "postgres"), "-D", str(layout.data), f"--unix_socket_directories={folder}"]
         removed_at_end = "" if folder.is_relative_to(layout.root) else str(folder)
-        warden = [sys.executable, "-I", "-S", str(_WARDEN), str(layout.users_lock), str(layout.log), removed_at_end]
+        warden = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(_WARDEN),
+            str(layout.users_lock),
+            str(layout.log),
+            removed_at_end,
+        ]
         with layout.log.open("ab") as log:
             subprocess.run(  # noqa: S603 - our own programs, no shell
                 [*warden, *identity.prefix, *server],

@@ -1,4 +1,4 @@
-"""Where the server's socket lies: a socket's path may have 107 bytes (103 on macOS), a home's may have more."""
+"""Where the server's socket lies: its path may have 107 bytes (103 on macOS), and a home's may have more."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def server_url(layout: Layout) -> str | None:
 def ping(layout: Layout) -> pq.Ping:
     """Ask the server: ``OK``, ``REJECT`` (it starts, recovers or stops), or ``NO_RESPONSE``."""
     url = server_url(layout)
-    return pq.PGconn.ping(url.encode()) if url else pq.Ping.NO_RESPONSE
+    return pq.Ping(pq.PGconn.ping(url.encode())) if url else pq.Ping.NO_RESPONSE
 
 
 def _read(pointer: Path) -> str:
@@ -66,7 +66,8 @@ def _read(pointer: Path) -> str:
 def _choose(layout: Layout, identity: Identity) -> Path:
     if _usable(layout.local_socket_folder):
         return _make(layout.local_socket_folder, identity)
-    key = f"{os.fsencode(layout.root).hex()} {identity.uid}".encode()
+    # The inode tells a new data folder from a deleted one of the same path whose server still runs.
+    key = f"{os.fsencode(layout.root).hex()} {layout.data.stat().st_ino} {identity.uid}".encode()
     name = f"era-{hashlib.blake2b(key, digest_size=8).hexdigest()}"
     for base in (Path(tempfile.gettempdir()), Path("/tmp")):  # noqa: S108 - checked: ours, and closed to others
         if _usable(base / name):

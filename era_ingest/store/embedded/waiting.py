@@ -26,7 +26,7 @@ class Waiter:
     sleep: Callable[[float], None] = field(default=time.sleep)
 
     def attempts(self, timeout_s: float) -> Iterator[float]:
-        """Yield the seconds waited so far, pausing between, until ``timeout_s`` have passed; at least once."""
+        """Yield the seconds waited so far, pausing between, until ``timeout_s`` are over; at least once."""
         start = self.clock()
         pause = _FIRST_PAUSE_S
         waited = 0.0

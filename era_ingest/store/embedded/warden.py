@@ -1,28 +1,32 @@
 """The warden: starts the server, starts it again after a crash, and stops it once nobody uses it any more.
 
-A script of its own, run as ``python -I -S warden.py``; standard library only, one small process a server. A client that
-is killed with -9 cannot stop the server it was the last to use; the kernel drops the client's lock, and the
-warden, who asks for that lock four times a second, gets it and stops the server. It holds the server lock too
-(inherited, as the server's processes do), so that the lock is free only when all of them are gone.
+A script of its own, run as ``python -I -S warden.py``; standard library only, one small process a server. A
+client that is killed with -9 cannot stop the server it was the last to use; but the kernel drops the client's
+lock, and the warden, who asks for that lock four times a second, gets it and stops the server. The warden
+holds the server lock too (inherited, as the server's processes do): it is free once all of them are gone.
 
-The server does not need the warden: where the warden itself is killed, the last client to leave stops the server.
+The server does not need the warden: where that is killed itself, the last client to leave stops the server.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
 import sys
 import time
-from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 _POLL_S = 0.25
 _RESTARTS = 10
 """Restarts after crashes, at most, unless the server ran well for a minute between them."""
 _RAN_WELL_S = 60.0
 _LOG_BYTES = 8_000_000
-"""The log is cut back at this size; twice as much, and what is written between two looks, is its bound on disk."""
+"""The log is cut at this size: on disk it takes twice as much, and what is written between two looks."""
 _STOP_TIMEOUT_S = 600.0
 
 _stop_requested = False
@@ -45,8 +49,16 @@ def start(command: list[str]) -> int:
     return pid
 
 
-def nobody_left(users: int) -> bool:
-    """Take the users' lock alone, for good: False as long as one user holds it."""
+def nobody_left(users: int, path: str) -> bool:
+    """Take the users' lock alone, for good: False as long as one user holds it.
+
+    True too where the lock's file is gone: somebody deleted the home, and nobody can use this server again.
+    """
+    try:
+        if os.stat(path).st_ino != os.fstat(users).st_ino:  # noqa: PTH116 - keep this process small
+            return True
+    except FileNotFoundError:
+        return True
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -61,7 +73,7 @@ def exited(pid: int) -> int | None:
 
 
 def bound_log(path: str) -> None:
-    """Cut the log back once it is too long, keeping one older part; writers append, so they go on at the start."""
+    """Cut the log once it is too long, keeping one older part; its writers append, so nothing is torn."""
     if os.fstat(1).st_size < _LOG_BYTES:
         return
     with open(path, "rb") as log, open(f"{path}.1", "wb") as older:  # noqa: PTH123 - keep this process small
@@ -81,29 +93,27 @@ def stop(pid: int) -> None:
         time.sleep(0.01)
 
 
-def watch(pid: int, users: int, log: str) -> int | None:
+def watch(pid: int, users: int, users_path: str, log: str) -> int | None:
     """Return the server's wait status once it ends by itself; None once it should be stopped."""
     while True:
         status = exited(pid)
         if status is not None:
             return status
-        if _stop_requested or nobody_left(users):
+        if _stop_requested or nobody_left(users, users_path):
             return None
-        try:
+        with contextlib.suppress(OSError):  # a full disk must not end the warden
             bound_log(log)
-        except OSError:
-            pass  # a full disk must not end the warden
         time.sleep(_POLL_S)
 
 
-def serve(command: list[str], users: int, log: str) -> None:
+def serve(command: list[str], users: int, users_path: str, log: str) -> None:
     """Keep the server running until nobody uses it, or somebody stopped it, or it crashes again and again."""
     restarts = 0
     crashed_at = 0.0
     while True:
         pid = start(command)
         begun = time.monotonic()
-        status = watch(pid, users, log)
+        status = watch(pid, users, users_path, log)
         if status is None:
             stop(pid)
             return
@@ -137,13 +147,11 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, _request_stop)
     users = os.open(users_path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        serve(command, users, log)
+        serve(command, users, users_path, log)
     finally:
         if socket_folder:
-            try:
-                os.rmdir(socket_folder)
-            except OSError:
-                pass
+            with contextlib.suppress(OSError):
+                os.rmdir(socket_folder)  # noqa: PTH106 - keep this process small
 
 
 if __name__ == "__main__":
