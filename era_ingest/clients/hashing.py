@@ -31,16 +31,15 @@ _MAX_WORDS = 50_000
 """Words whose features are remembered (about 300 bytes each); then the memory starts anew."""
 _MAX_REMEMBERED_CHARS = 32
 _WORD = re.compile(r"\w+")
-_STOP_WORDS = frozenset(
-    (
-        "a about above after again all also am an and any are as at be because been before being below "
-        "between both but by can could did do does doing down during each few for from further had has have "
-        "having he her here hers him his how i if in into is it its itself just me more most my no nor not "
-        "now of off on once only or other our out over own same she should so some such than that the their "
-        "theirs them then there these they this those through to too under until up very was we were what "
-        "when where which while who whom why will with would you your"
-    ).split(" ")
+_STOP_TEXT = (
+    "a about above after again all also am an and any are as at be because been before being below "
+    "between both but by can could did do does doing down during each few for from further had has have "
+    "having he her here hers him his how i if in into is it its itself just me more most my no nor not "
+    "now of off on once only or other our out over own same she should so some such than that the their "
+    "theirs them then there these they this those through to too under until up very was we were what "
+    "when where which while who whom why will with would you your"
 )
+_STOP_WORDS = frozenset(_STOP_TEXT.split())
 
 
 class HashingEmbedder:
@@ -98,12 +97,12 @@ class HashingEmbedder:
         chosen = hashes[first]
         bucket = ((chosen >> np.uint64(1)) % np.uint64(self._buckets)).astype(np.int64)
         sign = 1.0 - 2.0 * (chosen & np.uint64(1)).astype(np.float64)
-        flat: NDArray[np.float64] = np.bincount(
+        flat = np.bincount(
             rows[first] * self._buckets + bucket,
             weights=sign * np.sqrt(count),
             minlength=texts * self._buckets,
         )
-        return flat.reshape(texts, self._buckets)
+        return flat.astype(np.float64, copy=False).reshape(texts, self._buckets)
 
     def _features(self, text: str) -> bytes:
         """Return the hashes of a text's features, 8 bytes each, repeats included; at least one."""
