@@ -189,8 +189,8 @@ class DomainName:
 
 def _fold(text: str, joiner: str) -> str:
     """Return letters and figures in ASCII and lower case, everything between them as one joiner."""
-    ascii_text = anyascii(unicodedata.normalize("NFKC", text[:MAX_RAW_DOMAIN_CHARS])).lower()
-    return _NOT_WORD.sub(joiner, ascii_text.replace("'", "")).strip(joiner)
+    ascii_text = text if text.isascii() else anyascii(unicodedata.normalize("NFKC", text))
+    return _NOT_WORD.sub(joiner, ascii_text.lower().replace("'", "")).strip(joiner)
 
 
 def _fold_alias(text: str) -> str:

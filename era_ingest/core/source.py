@@ -48,7 +48,7 @@ class BookSource:
     def path(self) -> str:
         """The book's own path: the folder, or the one file."""
         first = self.files[0].path
-        return os.path.dirname(first) if self.format == "doctrine" else first  # noqa: PTH120 - 100,000 Paths are slow
+        return os.path.dirname(first) if self.format == "doctrine" else first
 
     @property
     def size(self) -> int:
