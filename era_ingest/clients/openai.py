@@ -1,9 +1,9 @@
 """Backend ``openai``: any server that speaks OpenAI's ``POST /v1/embeddings``.
 
-Among them OpenAI, Azure, vLLM, TEI, infinity, llama.cpp, LiteLLM, Ollama. Protocol: at most 2,048 inputs and
-300,000 tokens a request, 8,192 tokens an input, no empty strings (https://platform.openai.com/docs/api-reference
-/embeddings). A text that is too long is sent all the same: only the server knows its model's limit, and if it
-refuses, that text alone is refused.
+Among them OpenAI, Azure, vLLM, TEI, infinity, llama.cpp, LiteLLM, Ollama. Protocol: at most 2,048 inputs
+and 300,000 tokens a request, 8,192 tokens an input, no empty strings
+(https://platform.openai.com/docs/api-reference/embeddings). A text that is too long is sent all the same:
+only the server knows its model's limit, and if it refuses, that text alone is refused.
 """
 
 from __future__ import annotations
