@@ -11,7 +11,7 @@ import numpy as np
 from era_ingest.clients.factory import build_embedder_for
 from era_ingest.core.model import Category
 from era_ingest.core.names import DomainNames
-from era_ingest.core.text import clean_entry
+from era_ingest.core.text import clean_line
 from era_ingest.errors import ConfigurationError, PermanentError
 from era_ingest.pipelines.services import open_services
 from era_ingest.store import search as store_search
@@ -106,7 +106,7 @@ class Searcher:
     async def _vector(self, request: SearchRequest, model: Model) -> NDArray[np.float32]:
         if request.vector is not None:
             return _parse_vector(request.vector, model)
-        text, _ = clean_entry(request.text)
+        text = clean_line(request.text).text
         if not text:
             raise PermanentError("The query is empty: say in a few words what to look for.")
         if self._embedder is None or self._model != model:

@@ -14,7 +14,7 @@ from era_ingest.pipelines.retrying import retry_transient
 from era_ingest.store import embeddings, models
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -42,18 +42,15 @@ class VectorWriter:
         database: Where the store is.
         name: Identity of the model.
         backend: Its backend.
-        on_committed: Called with the hashes of each commit, after it.
+        model: The model, if the database knows it already.
     """
 
-    def __init__(
-        self, database: Database, *, name: str, backend: str, on_committed: Callable[[Sequence[bytes]], None]
-    ) -> None:
+    def __init__(self, database: Database, *, name: str, backend: str, model: Model | None) -> None:
         self._database = database
         self._name = name
         self._backend = backend
-        self._on_committed = on_committed
         self._queue: asyncio.Queue[_Finished] = asyncio.Queue()
-        self.model: Model | None = None
+        self.model = model
         self.busy_s = 0.0
 
     async def commit(self, hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
@@ -77,7 +74,6 @@ class VectorWriter:
                 await retry_transient(partial(self._store, group))
                 self.busy_s += asyncio.get_running_loop().time() - started
                 for finished in group:
-                    self._on_committed(finished.hashes)
                     if not finished.committed.done():
                         finished.committed.set_result(None)
         except EraError as error:

@@ -1,0 +1,133 @@
+"""Ingestion: books from their files to rows in the vector tables, as far as each one needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from era_ingest.clients.driver import EmbeddingClient
+from era_ingest.clients.factory import build_embedder, build_limiter
+from era_ingest.errors import EraError
+from era_ingest.pipelines.flow import IngestFlow
+from era_ingest.pipelines.meter import Meter
+from era_ingest.pipelines.planning import Plan, plan_books, read_planned
+from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, Stage
+from era_ingest.pipelines.steps import DatabaseSteps
+from era_ingest.pipelines.writer import VectorWriter
+from era_ingest.store import books, models
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from era_ingest.clients.backend import Embedder
+    from era_ingest.pipelines.report import IngestRequest, Progress
+    from era_ingest.pipelines.services import Services
+
+
+async def ingest_books(
+    services: Services, request: IngestRequest, report: Callable[[Progress], None] = lambda _progress: None
+) -> IngestReport:
+    """Take books through the stages; return what became of each.
+
+    Never raises an EraError: what stops the run early stands in the report's ``error``, beside the books that
+    were finished by then. All that was finished is durable.
+
+    Args:
+        services: Open services.
+        request: Which books, which stages.
+        report: Told how far it is, at most five times a second.
+    """
+    started = time.monotonic()
+    result = IngestReport()
+    try:
+        await _ingest(services, request, report, result)
+    except EraError as error:
+        result.error = error
+    _add_pending(request, result)
+    result.seconds = time.monotonic() - started
+    return result
+
+
+async def _ingest(
+    services: Services, request: IngestRequest, report: Callable[[Progress], None], result: IngestReport
+) -> None:
+    for slug in request.removed:
+        await _remove(services, slug, result)
+    embedder = build_embedder(services.settings)
+    try:
+        plan = await plan_books(services, request, embedder.name)
+        result.model = embedder.name
+        result.books += plan.unchanged
+        if plan.work:
+            await _work(services, request, plan, embedder, report, result)
+        elif Stage.VECTOR_TABLES in request.stages and plan.model is not None:
+            await _activate(services, plan.model)
+    finally:
+        await embedder.aclose()
+
+
+async def _work(
+    services: Services,
+    request: IngestRequest,
+    plan: Plan,
+    embedder: Embedder,
+    report: Callable[[Progress], None],
+    result: IngestReport,
+) -> None:
+    """Run the flow over the books that need it."""
+    client = EmbeddingClient(embedder, build_limiter(services.settings), settings=services.settings)
+    writer = VectorWriter(services.database, name=embedder.name, backend=embedder.backend, model=plan.model)
+    steps = DatabaseSteps(services, request, embedder, writer, result)
+    flow = IngestFlow(steps, client if Stage.EMBEDDINGS in request.stages else None)
+    meter = Meter(flow, client, result, total=len(request.sources) + len(request.removed))
+    helpers = [asyncio.create_task(writer.run()), asyncio.create_task(meter.tick(report))]
+    try:
+        result.error = await flow.run(read_planned(services, request, plan, result))
+        if result.error is None:
+            await steps.finish()
+        if result.error is None and Stage.VECTOR_TABLES in request.stages and writer.model is not None:
+            await _activate(services, writer.model)
+    finally:
+        for helper in helpers:
+            helper.cancel()
+            with suppress(asyncio.CancelledError, EraError):
+                await helper
+        report(meter.picture())
+        meter.summarise(result)
+        result.stage_seconds["commit"] = writer.busy_s
+
+
+async def _activate(services: Services, model: models.Model) -> None:
+    """Move search to a model that holds every book by now."""
+    async with services.database.connection() as conn:
+        await models.activate_when_complete(conn, model)
+
+
+async def _remove(services: Services, slug: str, result: IngestReport) -> None:
+    """Take a book out of the tables and the chunk files."""
+    started = time.monotonic()
+    async with services.database.connection() as conn:
+        removed = await books.remove_book(conn, slug)
+    await asyncio.to_thread(services.chunk_files.delete, slug)
+    result.changed_domains |= set(removed.changed_domains)
+    result.books.append(
+        BookReport(
+            slug,
+            slug,
+            BookStatus.REMOVED,
+            rows_deleted=removed.deleted,
+            seconds=time.monotonic() - started,
+        )
+    )
+
+
+def _add_pending(request: IngestRequest, result: IngestReport) -> None:
+    """Report the books that the run did not come to."""
+    seen = {book.slug for book in result.books}
+    result.books += [
+        BookReport(source.slug, source.name, BookStatus.PENDING)
+        for source in request.sources
+        if source.slug not in seen
+    ]

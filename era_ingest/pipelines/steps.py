@@ -1,0 +1,152 @@
+"""What the flow does to the database, one transaction a call."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from era_ingest.core.ledger import TextCounts
+from era_ingest.errors import EraError, PermanentError
+from era_ingest.pipelines.planning import report_of
+from era_ingest.pipelines.report import BookStatus, Stage
+from era_ingest.pipelines.retrying import retry_transient
+from era_ingest.store import books, embeddings, quarantine, views
+from era_ingest.store.chunk_table import BookRows
+from era_ingest.store.quarantine import RefusedText
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from era_ingest.clients.backend import Embedder
+    from era_ingest.clients.driver import TextItem
+    from era_ingest.pipelines.chunked import ChunkedBook
+    from era_ingest.pipelines.report import IngestReport, IngestRequest
+    from era_ingest.pipelines.services import Services
+    from era_ingest.pipelines.writer import VectorWriter
+    from era_ingest.store.books import LoadCounts
+    from era_ingest.store.models import Model
+
+_PROBE_TEXT = "dimensions"
+
+
+class DatabaseSteps:
+    """Looks up, commits, quarantines and loads for one ingestion.
+
+    Args:
+        services: Open services.
+        request: What was asked.
+        embedder: Asked for its dimensions where a book without texts is the first of a model.
+        writer: Commits vectors; knows the model once the first are there.
+        result: Gets a report for each book that is finished.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        request: IngestRequest,
+        embedder: Embedder,
+        writer: VectorWriter,
+        result: IngestReport,
+    ) -> None:
+        self._services = services
+        self._request = request
+        self._embedder = embedder
+        self._writer = writer
+        self._result = result
+        self._refused: list[RefusedText] = []
+        self._viewed: set[str] = set()
+
+    async def known(self, hashes: Sequence[bytes]) -> tuple[Collection[bytes], Collection[bytes]]:
+        """Return the hashes that the store has, and those that the server is known to refuse."""
+        model = self._writer.model
+        if model is None:
+            return (), ()
+        async with self._services.database.connection() as conn:
+            if self._request.retry_refused:
+                await quarantine.forgive_texts(conn, model.id, hashes)
+            known = await embeddings.known_hashes(conn, model.id, hashes)
+            refused = await quarantine.refused_hashes(conn, model.id, hashes)
+        return known, refused
+
+    async def commit(self, hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+        """Make the vectors of one request durable."""
+        await self._writer.commit(hashes, vectors)
+
+    async def refuse(self, item: TextItem, error: EraError) -> None:
+        """Put one text into the quarantine, at the latest when a book that holds it is loaded."""
+        self._refused.append(
+            RefusedText(item.content_hash, item.text, type(error).__name__, error.message)
+        )
+        if self._writer.model is not None:
+            await retry_transient(self._store_refused)
+
+    async def finish(self) -> None:
+        """Store what is still to be stored at the end of a run.
+
+        Raises:
+            PermanentError: The embedder refused every text, so that not even the size of its vectors is known.
+        """
+        if not self._refused:
+            return
+        if self._writer.model is None:
+            raise PermanentError(
+                f"The embedder refused every text, so this looks like a wrong model or server: "
+                f"{self._refused[0].detail} Run `era doctor`."
+            )
+        await retry_transient(self._store_refused)
+
+    async def load(self, book: ChunkedBook, counts: TextCounts) -> None:
+        """Bring the rows of one book, whose texts are all settled, into the tables."""
+        started = time.monotonic()
+        report = report_of(book, BookStatus.LOADED)
+        report.texts_embedded, report.texts_reused = counts.embedded, counts.reused
+        if Stage.VECTOR_TABLES in self._request.stages:
+            model = self._writer.model or await self._probe()
+            loaded = await retry_transient(lambda: self._load_rows(book, counts, model))
+            report.rows_written = loaded.inserted + loaded.updated
+            report.rows_deleted = loaded.deleted
+            self._result.changed_domains |= set(loaded.changed_domains)
+            await self._ensure_views(loaded.changed_domains)
+        report.seconds = time.monotonic() - started
+        seconds = self._result.stage_seconds
+        seconds["load"] = seconds.get("load", 0.0) + report.seconds
+        self._result.books.append(report)
+
+    async def lack(self, book: ChunkedBook) -> None:
+        """Report a book whose texts have no vectors where none were to be made."""
+        report = report_of(book, BookStatus.REFUSED)
+        report.error = (
+            f"Texts of {book.record.name} have no vectors of {self._embedder.name} yet: "
+            "materialize `embeddings` for it first."
+        )
+        self._result.books.append(report)
+
+    async def _load_rows(self, book: ChunkedBook, counts: TextCounts, model: Model) -> LoadCounts:
+        await self._store_refused()
+        rows = BookRows(book.record, book.table, self._request.run_id, counts.embedded, counts.reused)
+        async with self._services.database.connection() as conn:
+            return await books.load_book(conn, model, rows)
+
+    async def _store_refused(self) -> None:
+        model = self._writer.model
+        if self._refused and model is not None:
+            storing = list(self._refused)
+            async with self._services.database.connection() as conn:
+                await quarantine.refuse_texts(conn, model, storing, run_id=self._request.run_id)
+            del self._refused[: len(storing)]
+
+    async def _ensure_views(self, domains: Collection[str]) -> None:
+        """Create the views of domains that this run meets for the first time."""
+        if new := set(domains) - self._viewed:
+            await views.ensure_views(self._services.database, sorted(new))
+            self._viewed |= new
+
+    async def _probe(self) -> Model:
+        """Learn the size of the model's vectors by one request."""
+        dimensions = self._embedder.dimensions
+        if dimensions is None:
+            dimensions = int((await self._embedder.embed([_PROBE_TEXT])).vectors.shape[1])
+        return await self._writer.ensure_model(dimensions)
