@@ -1,0 +1,220 @@
+"""Dagster's storage in the project's own database, with nothing to set up: what ``dagster.yaml`` names.
+
+``EraPostgresStorage`` takes ERA_DATABASE_URL or else the embedded server, which it holds for the life of the
+process. Dagster's tables stand in a schema of their own, ``dagster``. ``open_instance`` opens the same
+instance in a program that Dagster did not start.
+
+What an event costs decides how fast many small books load. ``python era_ingest_tests/bench/dagster_events.py``
+(one run over 100 partitions, embedded server, 2 busy cores): stock storage 24 ms an event (a connection and
+several waits for the disk each); with a kept connection 19; without waiting for the disk 10; materializations
+written 100 at a time 3.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy
+from dagster import DagsterInstance
+from dagster._core.instance import InstanceRef
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.root import LocalArtifactStorage
+from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import create_pg_engine
+from psycopg import conninfo, sql
+
+from era_ingest.settings import Settings, load_settings
+from era_ingest.store.failures import connection_error
+from era_ingest.store.location import database
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dagster._serdes import ConfigurableClassData
+
+SCHEMA = "dagster"
+"""Schema of Dagster's tables, so that they do not stand among the user's own."""
+
+EVENT_BATCH = 100
+"""Materializations of one output that are written together; DAGSTER_EVENT_BATCH_SIZE wins."""
+
+_CONNECTIONS_KEPT = 1
+_CONNECTIONS_MORE = 20
+_RECYCLE_S = 3600
+
+_lock = threading.Lock()
+_leases = ExitStack()
+_held_urls: dict[Path, str] = {}
+
+
+class EraPostgresStorage(DagsterPostgresStorage):
+    """Runs, events and schedules in schema ``dagster`` of the project's database.
+
+    A crash of the whole machine may lose its last half second of events (``synchronous_commit = off``, on
+    these connections only): Dagster's run monitoring then fails their runs. No row of a book is among them.
+    """
+
+    def __init__(self, url: str, inst_data: ConfigurableClassData | None = None) -> None:
+        """Open the storage, making its schema and tables where they are missing.
+
+        Args:
+            url: Of the database, as psycopg takes it.
+            inst_data: How Dagster makes the storage again in another process.
+
+        Raises:
+            ConfigurationError: Wrong URL or login, or the user may not make the schema.
+            StoreUnavailableError: The server is away.
+        """
+        os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(EVENT_BATCH))
+        _ensure_schema(url)
+        translated = sqlalchemy_url(url)
+        super().__init__(translated, inst_data=inst_data)
+        engine = _shared_engine(translated)
+        for part in (self._run_storage, self._event_log_storage, self._schedule_storage):
+            part._engine = engine  # noqa: SLF001 - the stock one connects anew for every statement
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Take no configuration: everything comes from ERA_DATABASE_URL and ERA_HOME."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> EraPostgresStorage:
+        """Make the storage from the settings of this process; see ``dagster.yaml``."""
+        del config_value
+        return cls(held_url(load_settings()), inst_data)
+
+
+class EraArtifactStorage(LocalArtifactStorage):
+    """Dagster's files under ERA_HOME/dagster, wherever the process was started."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Take no configuration."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> EraArtifactStorage:
+        """Make it from the settings of this process; see ``dagster.yaml``."""
+        del config_value
+        return cls(str(dagster_folder(load_settings())), inst_data)
+
+
+class EraComputeLogManager(LocalComputeLogManager):
+    """What steps print, under ERA_HOME/dagster/logs."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Take no configuration."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> EraComputeLogManager:
+        """Make it from the settings of this process; see ``dagster.yaml``."""
+        del config_value
+        return cls(str(dagster_folder(load_settings()) / "logs"), inst_data=inst_data)
+
+
+def open_instance(settings: Settings) -> DagsterInstance:
+    """Return the Dagster instance that the UI and the daemon of these settings use; a context manager.
+
+    DAGSTER_HOME wins where it is set. Otherwise it is the packaged ``dagster.yaml`` on ERA_HOME/dagster. The
+    settings' ERA_HOME and ERA_DATABASE_URL are put into the environment: processes that Dagster starts for
+    this instance find the same database by them.
+
+    Raises:
+        ConfigurationError: A person must act; the message says how.
+        StoreUnavailableError: The database is away.
+    """
+    os.environ["ERA_HOME"] = str(settings.home.absolute())
+    if settings.database_url is not None:
+        os.environ["ERA_DATABASE_URL"] = settings.database_url.get_secret_value()
+    else:
+        os.environ.pop("ERA_DATABASE_URL", None)
+    if os.environ.get("DAGSTER_HOME"):
+        return DagsterInstance.get()
+    folder = dagster_folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    return DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), config_dir=str(Path(__file__).parent)))
+
+
+def dagster_folder(settings: Settings) -> Path:
+    """Return where Dagster keeps files, absolute."""
+    return settings.home.absolute() / "dagster"
+
+
+def held_url(settings: Settings) -> str:
+    """Return the database's URL; an embedded server is held until this process ends."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    home = settings.home.resolve()
+    with _lock:
+        if home not in _held_urls:
+            if not _held_urls:
+                atexit.register(_leases.close)
+            _held_urls[home] = _leases.enter_context(database(settings))
+        return _held_urls[home]
+
+
+def sqlalchemy_url(url: str) -> str:
+    """Return a psycopg URL as SQLAlchemy takes it, for psycopg2, with Dagster's schema as the search path.
+
+    dagster-postgres needs psycopg2 (its NOTIFY fails on psycopg 3, which SQLAlchemy 2.1 takes by default).
+
+    Raises:
+        ConfigurationError: It is no PostgreSQL URL.
+    """
+    try:
+        parts = conninfo.conninfo_to_dict(url)
+    except psycopg.Error as error:
+        raise connection_error(error, url) from error
+    texts = {name: str(value) for name, value in parts.items() if value is not None}
+    options = f"{texts.pop('options', '')} -c search_path={SCHEMA} -c synchronous_commit=off".strip()
+    return sqlalchemy.URL.create(
+        "postgresql+psycopg2",
+        username=texts.pop("user", None),
+        password=texts.pop("password", None),
+        database=texts.pop("dbname", None),
+        query={"application_name": "era_dagster", **texts, "options": options},
+    ).render_as_string(hide_password=False)
+
+
+@cache
+def _shared_engine(url: str) -> sqlalchemy.Engine:
+    """Return this process's one engine for a URL: Dagster opens an instance a tick, connections stay few."""
+    engine = create_pg_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        pool_size=_CONNECTIONS_KEPT,
+        max_overflow=_CONNECTIONS_MORE,
+        pool_recycle=_RECYCLE_S,
+        pool_pre_ping=True,  # the server may have been restarted meanwhile
+    )
+    os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
+    return engine
+
+
+def _ensure_schema(url: str) -> None:
+    """Make Dagster's schema where it is missing; two processes may do so at once."""
+    try:
+        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+            row = connection.execute("SELECT to_regnamespace(%s) IS NOT NULL", [SCHEMA]).fetchone()
+            if row is None or not row[0]:
+                connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)))
+    except (psycopg.errors.DuplicateSchema, psycopg.errors.UniqueViolation):
+        return
+    except psycopg.Error as error:
+        raise connection_error(error, url) from error
