@@ -1,0 +1,202 @@
+"""ANN indexes: one HNSW index over all rows of a model's table, and one for each domain that is large enough.
+
+Below some 10,000 rows an exact scan is as fast and always right, so there is none. Indexes are built after
+the load, without blocking readers or writers, and dropped when a domain has shrunk to half the size. The
+index of a domain is partial (``where domains @> array[...]``), so that it is found by its view.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from psycopg import errors, sql
+
+from era_ingest.core.names import MAX_IDENTIFIER_BYTES, DomainName, Identifier
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from psycopg import AsyncConnection
+
+    from era_ingest.store.database import Database
+    from era_ingest.store.models import Model
+
+INDEX_MIN_ROWS = 10_000
+MAX_VECTOR_DIMENSIONS = 2_000
+"""What an HNSW index takes as ``vector`` (pgvector, HNSW_MAX_DIM)."""
+MAX_HALFVEC_DIMENSIONS = 4_000
+"""What it takes as ``halfvec``; larger vectors are searched exactly."""
+_BUILD_LOCKS = 0x65726106
+_MAINTENANCE_MEMORY = "512MB"
+
+
+class IndexAction(StrEnum):
+    """What became of an index."""
+
+    NONE = "none"
+    """Too few rows, and none there."""
+    KEPT = "kept"
+    BUILT = "built"
+    DROPPED = "dropped"
+    IMPOSSIBLE = "impossible"
+    """The vectors are too large for an index."""
+    BUSY = "busy"
+    """Another program builds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What ``ensure_domain_index`` found and did.
+
+    Attributes:
+        name: The index's name in the schema ``era``.
+        rows: Rows of the domain.
+        action: What was done.
+    """
+
+    name: str
+    rows: int
+    action: IndexAction
+
+
+async def ensure_domain_index(
+    db: Database, model: Model, domain: str | None, *, min_rows: int = INDEX_MIN_ROWS
+) -> IndexReport:
+    """Build the index of a domain if it has ``min_rows`` rows, drop it below half of that.
+
+    Args:
+        db: The database; one connection is used outside a transaction.
+        model: The model whose table is looked at.
+        domain: The domain; None: the index over all rows.
+        min_rows: Least number of rows for an index, >= 1.
+    """
+    name = index_name(model, domain)
+    identifier = sql.Identifier("era", name.value)
+    async with _autocommit(db) as conn:
+        rows = await _count(conn, model, domain)
+        if model.dimensions > MAX_HALFVEC_DIMENSIONS:
+            return IndexReport(name.value, rows, IndexAction.IMPOSSIBLE)
+        valid = await _is_valid(conn, name)
+        if valid and rows >= min_rows / 2:
+            return IndexReport(name.value, rows, IndexAction.KEPT)
+        if valid is None and rows < min_rows:
+            return IndexReport(name.value, rows, IndexAction.NONE)
+        cursor = await conn.execute(
+            "select pg_try_advisory_lock(%s, hashtext(%s))", (_BUILD_LOCKS, name.value)
+        )
+        row = await cursor.fetchone()
+        if row is None or not row[0]:
+            return IndexReport(name.value, rows, IndexAction.BUSY)
+        try:
+            if valid is not None:  # too few rows by now, or left over from a build that crashed
+                await conn.execute(sql.SQL("drop index concurrently if exists {}").format(identifier))
+            if rows < min_rows:
+                return IndexReport(name.value, rows, IndexAction.DROPPED)
+            await _build(conn, model, domain, name)
+        finally:
+            await conn.execute("select pg_advisory_unlock(%s, hashtext(%s))", (_BUILD_LOCKS, name.value))
+    return IndexReport(name.value, rows, IndexAction.BUILT)
+
+
+async def list_indexes(conn: AsyncConnection[Any], model: Model) -> dict[str, bool]:
+    """Return the model's HNSW indexes by name; False for one that is not valid."""
+    cursor = await conn.execute(
+        """
+        select c.relname, i.indisvalid from pg_index as i
+        join pg_class as c on c.oid = i.indexrelid
+        join pg_am as a on a.oid = c.relam
+        where i.indrelid = to_regclass(%s) and a.amname = 'hnsw' order by c.relname
+        """,
+        (f"era.vectors_{model.id}",),
+    )
+    return {str(name): bool(valid) for name, valid in await cursor.fetchall()}
+
+
+def index_name(model: Model, domain: str | None) -> Identifier:
+    """Return the name of a domain's index, at most 63 bytes."""
+    stem = f"vectors_{model.id}_ann_"
+    suffix = "" if domain is None else DomainName(domain).value
+    name = stem + suffix if domain is not None else stem.removesuffix("_")
+    if len(name) > MAX_IDENTIFIER_BYTES:
+        digest = blake2b(suffix.encode(), digest_size=4).hexdigest()
+        name = f"{name[: MAX_IDENTIFIER_BYTES - len(digest) - 1]}_{digest}"
+    return Identifier(name)
+
+
+def distance_expression(model: Model) -> tuple[sql.Composable, sql.Composable]:
+    """Return what an index is built on (the column; as ``halfvec`` if too large) and its operator class."""
+    if model.dimensions <= MAX_VECTOR_DIMENSIONS:
+        return sql.SQL("embedding"), sql.SQL("vector_cosine_ops")
+    size = sql.Literal(model.dimensions)
+    return sql.SQL("(embedding::halfvec({}))").format(size), sql.SQL("halfvec_cosine_ops")
+
+
+async def _build(conn: AsyncConnection[Any], model: Model, domain: str | None, name: Identifier) -> None:
+    expression, operators = distance_expression(model)
+    where = (
+        sql.SQL("")
+        if domain is None
+        else sql.SQL(" where domains @> array[{}]").format(sql.Literal(DomainName(domain).value))
+    )
+    await conn.execute("select set_config('maintenance_work_mem', %s, false)", (_MAINTENANCE_MEMORY,))
+    try:
+        await conn.execute(
+            sql.SQL(
+                "create index concurrently {name} on {table} using hnsw ({what} {operators}){where}"
+            ).format(
+                name=sql.Identifier(name.value),
+                table=model.table,
+                what=expression,
+                operators=operators,
+                where=where,
+            )
+        )
+    except errors.Error:
+        await conn.execute(
+            sql.SQL("drop index concurrently if exists {}").format(sql.Identifier("era", name.value))
+        )
+        raise
+    finally:
+        await conn.execute("reset maintenance_work_mem")
+
+
+async def _is_valid(conn: AsyncConnection[Any], name: Identifier) -> bool | None:
+    """True: the index can be used; False: a leftover of a crashed build; None: there is none."""
+    cursor = await conn.execute(
+        "select indisvalid and indisready from pg_index where indexrelid = to_regclass(%s)",
+        (f"era.{name}",),
+    )
+    row = await cursor.fetchone()
+    return None if row is None else bool(row[0])
+
+
+async def _count(conn: AsyncConnection[Any], model: Model, domain: str | None) -> int:
+    cursor = await conn.execute(
+        sql.SQL(
+            """
+            select count(*) from {table}
+            where embedding is not null and (%(domain)s::text is null or domains @> array[%(domain)s::text])
+            """
+        ).format(table=model.table),
+        {"domain": domain},
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@asynccontextmanager
+async def _autocommit(db: Database) -> AsyncIterator[AsyncConnection[Any]]:
+    """Lend a connection outside a transaction: ``concurrently`` asks for that."""
+    async with db.connection() as conn:
+        await conn.commit()
+        await conn.set_autocommit(True)
+        try:
+            yield conn
+        finally:
+            if not conn.closed:
+                await conn.set_autocommit(False)

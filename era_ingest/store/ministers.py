@@ -1,0 +1,125 @@
+"""From the database to minister files: a domain is built whole from its rows, never changed in place."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg.types.json import Jsonb
+
+from era_ingest.core.minister import (
+    DomainFiles,
+    DomainStatistics,
+    MinisterEntry,
+    build_combined,
+    build_domain,
+)
+from era_ingest.core.model import Category
+from era_ingest.store.domains import domain_states
+from era_ingest.store.minister_files import FileChanges, write_combined, write_domain
+from era_ingest.store.models import active_model
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from psycopg import AsyncConnection
+
+_DOMAIN_LOCKS = 0x65726103
+"""First key of the advisory locks of domains' files."""
+_COMBINED_LOCK = 0x65726104
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedDomain:
+    """What publishing a domain came to.
+
+    Attributes:
+        domain: Its name.
+        statistics: Its counts.
+        changes: What became of its files.
+    """
+
+    domain: str
+    statistics: DomainStatistics
+    changes: FileChanges
+
+
+async def build_files(conn: AsyncConnection[Any], domain: str) -> DomainFiles:
+    """Return a domain's files as the database says they should be; nothing is written."""
+    cursor = await conn.execute("select updated_at from era.domains where domain = %s", (domain,))
+    row = await cursor.fetchone()
+    return await _build(conn, domain, None if row is None else row[0])
+
+
+async def publish_domain(conn: AsyncConnection[Any], root: Path, domain: str) -> PublishedDomain:
+    """Build a domain's files and put them into place; note in ``era.domains`` from which change.
+
+    Call it in a transaction of its own: a lock on the domain is held to its end, so that an older picture
+    never replaces a newer one. A change that is committed meanwhile counts as not built yet.
+
+    Args:
+        conn: A connection.
+        root: The ministers' folder.
+        domain: Its name in normal form.
+
+    Raises:
+        StoreUnavailableError: The disk is full, read-only or away.
+    """
+    await conn.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", (_DOMAIN_LOCKS, domain))
+    state = (await domain_states(conn, [domain])).get(domain)
+    built = await _build(conn, domain, None if state is None else state.updated_at)
+    changes = await asyncio.to_thread(write_domain, root, built)
+    if state is not None:
+        await conn.execute(
+            """
+            update era.domains set built_no = %(no)s, built_at = now(), statistics = %(statistics)s
+            where domain = %(domain)s
+              and (built_no, statistics) is distinct from (%(no)s, %(statistics)s)
+            """,
+            {"no": state.doctrine_no, "statistics": Jsonb(built.statistics.to_dict()), "domain": domain},
+        )
+    return PublishedDomain(domain, built.statistics, changes)
+
+
+async def build_combined_index(conn: AsyncConnection[Any]) -> bytes:
+    """Return the combined index over all domains that were published."""
+    cursor = await conn.execute(
+        "select domain, statistics from era.domains where statistics is not null order by domain"
+    )
+    statistics = {domain: DomainStatistics(**raw) for domain, raw in await cursor.fetchall()}
+    model = await active_model(conn)
+    return build_combined(
+        statistics,
+        model=None if model is None else model.name,
+        dimensions=None if model is None else model.dimensions,
+    )
+
+
+async def publish_combined(conn: AsyncConnection[Any], root: Path) -> FileChanges:
+    """Build the combined index and put it into place; in a transaction of its own, after the domains.
+
+    Raises:
+        StoreUnavailableError: The disk is full, read-only or away.
+    """
+    await conn.execute("select pg_advisory_xact_lock(%s, 0)", (_COMBINED_LOCK,))
+    payload = await build_combined_index(conn)
+    return await asyncio.to_thread(write_combined, root, payload)
+
+
+async def _build(conn: AsyncConnection[Any], domain: str, last_updated: datetime | None) -> DomainFiles:
+    """Read a domain's entries in one statement, that is of one moment, and build its files."""
+    async with conn.cursor(binary=True) as cursor:
+        await cursor.execute(
+            """
+            select id, text, book, chapter, category, weight, embedding_id from era.minister_entries
+            where domains @> array[%s::text]
+            """,
+            (domain,),
+        )
+        entries = [
+            MinisterEntry(identifier, text, book, chapter, Category(category), weight, embedding_id)
+            async for identifier, text, book, chapter, category, weight, embedding_id in cursor
+        ]
+    return await asyncio.to_thread(build_domain, domain, entries, last_updated=last_updated)
