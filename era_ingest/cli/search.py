@@ -10,7 +10,7 @@ import click
 
 from era_ingest.cli.app import cli, run_async, settings_of
 from era_ingest.core.model import Category
-from era_ingest.pipelines.search import SearchRequest, search_once
+from era_ingest.pipelines.search import SearchRequest, search_once, show_hit
 
 if TYPE_CHECKING:
     from era_ingest.store.search import Hit
@@ -41,7 +41,7 @@ def search(
     request = SearchRequest(text=text, domain=domain, category=category, book=book, k=k)
     hits = run_async(search_once(settings_of(ctx), request))
     if as_json:
-        click.echo(json.dumps({"query": text, "results": [hit.as_dict() for hit in hits]}, ensure_ascii=False))
+        click.echo(json.dumps({"query": text, "results": [show_hit(hit) for hit in hits]}, ensure_ascii=False))
         return
     if not hits:
         click.echo("Nothing found. `era status` says what is loaded.", err=True)

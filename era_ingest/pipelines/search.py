@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -85,17 +85,16 @@ class Searcher:
         if model is None:
             raise ConfigurationError("Nothing has been loaded yet: run `era ingest PATH` first.")
         vector = await self._vector(request, model)
+        query = store_search.Query(
+            domain=domain,
+            category=category,
+            book=request.book,
+            k=request.k,
+            min_score=request.min_score,
+            doctrine_only=request.doctrine_only,
+        )
         async with self._services.database.connection() as conn:
-            return await store_search.search(
-                conn,
-                vector,
-                domain=domain,
-                category=category,
-                book=request.book,
-                k=request.k,
-                min_score=request.min_score,
-                doctrine_only=request.doctrine_only,
-            )
+            return await store_search.search(conn, model, vector, query)
 
     async def aclose(self) -> None:
         """Let go of the model."""
@@ -133,6 +132,15 @@ def _parse_vector(raw: Sequence[float], model: Model) -> NDArray[np.float32]:
             f"The query vector must hold {model.dimensions} finite numbers, not all zero ({model.name})."
         )
     return vector / np.linalg.norm(vector)
+
+
+def show_hit(hit: Hit) -> dict[str, Any]:
+    """Return a hit for JSON."""
+    shown = asdict(hit)
+    shown["id"] = str(hit.id)
+    shown["content_hash"] = hit.content_hash.hex()
+    shown["score"] = round(hit.score, 6)
+    return shown
 
 
 @asynccontextmanager

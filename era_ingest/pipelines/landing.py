@@ -1,0 +1,93 @@
+"""What has arrived, and what is gone: from paths and the landing folder to books to load and books to remove."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from era_ingest.core.model import Defect
+from era_ingest.core.names import show_name
+from era_ingest.core.source import BookSource
+from era_ingest.errors import ConfigurationError
+from era_ingest.pipelines.reading import known_formats
+from era_ingest.store import landing, quarantine, sources
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from era_ingest.pipelines.services import Services
+    from era_ingest.store.sources import SourceState
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """What an ingestion of some paths is to work on.
+
+    Attributes:
+        sources: Books that are there, by slug.
+        removed: Slugs of loaded books whose files are gone from a landing folder among the paths.
+        defects: What looks like a book and cannot be one; it stands in the quarantine.
+    """
+
+    sources: tuple[BookSource, ...]
+    removed: tuple[str, ...] = ()
+    defects: tuple[Defect, ...] = ()
+
+
+async def resolve_paths(services: Services, paths: Sequence[Path], *, run_id: str = "") -> Arrivals:
+    """Look at paths that somebody named: landing folders, books' folders, files.
+
+    Defects are put into the quarantine, under the path they were found in.
+
+    Raises:
+        ConfigurationError: A path does not exist, cannot be read, or is a file that no reader takes.
+    """
+    scan = await asyncio.to_thread(landing.scan_all, paths, known_formats())
+    roots = [str(path.absolute()) for path in paths if _is_landing(path)]
+    present = {source.slug for source in scan.sources}
+    async with services.database.connection() as conn:
+        loaded = await sources.states(conn)
+        for root in roots:
+            inside = [defect for defect in scan.defects if defect.file.startswith(show_name(root))]
+            await quarantine.replace_landing_defects(conn, root, inside, run_id=run_id)
+    shown_roots = {show_name(root): root for root in roots}
+    removed = [
+        slug
+        for slug, state in loaded.items()
+        if slug not in present
+        and state.root in shown_roots
+        and landing.is_gone(_path_of(state), shown_roots[state.root])
+    ]
+    return Arrivals(scan.sources, tuple(removed), scan.defects)
+
+
+async def sources_for(services: Services, slugs: Collection[str]) -> dict[str, BookSource]:
+    """Return where books are now: in the landing folder, or where they were loaded from; absent ones are left out."""
+    wanted = set(slugs)
+    found: dict[str, BookSource] = {}
+    folder = services.settings.landing_dir
+    if folder.is_dir():
+        scan = await asyncio.to_thread(landing.scan, folder, known_formats())
+        found = {source.slug: source for source in scan.sources if source.slug in wanted}
+    async with services.database.connection() as conn:
+        loaded = await sources.states(conn, sorted(wanted - found.keys()))
+    for slug, state in loaded.items():
+        try:
+            source = await asyncio.to_thread(landing.source_of, Path(_path_of(state)), known_formats())
+        except ConfigurationError:
+            continue
+        if source.slug == slug:
+            found[slug] = source
+    return found
+
+
+def _is_landing(path: Path) -> bool:
+    return path.is_dir() and not (path / landing.DOCTRINE_FILE).exists()
+
+
+def _path_of(state: SourceState) -> str:
+    """Return the path of the folder or file that a book was loaded from."""
+    first = sources.file_path(state.files[0])
+    return str(Path(first).parent) if state.format == "doctrine" else first
