@@ -1,7 +1,7 @@
 """Which formats can be read: the built-in ones, and those of the ``era_ingest.readers`` entry points.
 
-An entry point is named by the suffix that it takes, without the dot, in lower case (``epub``), and is a callable
-that takes a `pathlib.Path` and returns a book in the shape of the one-file form::
+An entry point is named by the suffix that it takes, without the dot, in lower case (``epub``), and is a
+callable that takes a `pathlib.Path` and returns a book in the shape of the one-file form::
 
     {"title": ..., "chapters": [{"chapter_index", "chapter_title", "raw_text", "domains", "principles", ...}]}
 
@@ -33,7 +33,7 @@ def discover_readers() -> dict[str, str]:
 
 
 def known_formats() -> dict[str, str]:
-    """Return every suffix that some reader takes, and the format that it stands for; see `store.landing.scan`."""
+    """Return every suffix that some reader takes, with its format: what `store.landing.scan` asks for."""
     return {**BUILT_IN_FORMATS, **{suffix: suffix for suffix in discover_readers()}}
 
 

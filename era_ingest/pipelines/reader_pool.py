@@ -1,9 +1,9 @@
 """Processes that read books, each one book at a time.
 
-Not `multiprocessing`: its children import the program's main module again, which for Dagster's commands costs two
-seconds of CPU each, and its pools cannot say which task killed a worker. Here a worker is a plain Python process
-that takes pickles on standard input and gives pickles on standard output, each after its length. It ends when its
-input does, so that it outlives no parent, however that one dies.
+Not `multiprocessing`: its children import the program's main module again, which for Dagster's commands costs
+two seconds of CPU each, and its pools cannot say which task killed a worker. Here a worker is a plain Python
+process that takes pickles on standard input and gives pickles on standard output, each after its length. It
+ends when its input does, so that it outlives no parent, however that one dies.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import pickle
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from struct import Struct
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from era_ingest.core.names import show_name
 from era_ingest.errors import MalformedDocumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from era_ingest.core.source import BookSource
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _LENGTH = Struct("<Q")
 _BYTES_A_SECOND = 100_000
 """A book may take ten seconds a megabyte: ten times what the slowest built-in reader takes."""
+_START_LIMIT_S = 60.0
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from era_ingest.pipelines.reader_worker import main; main()"
@@ -40,18 +43,23 @@ _BOOT = (
 class ReaderPool:
     """Reads books in other processes; call `read` from as many threads as processes are wanted.
 
-    A process is started when a thread finds none idle. One that dies, or takes too long, costs its own book only
-    and is replaced. Use it as a context manager: leaving kills the processes, which own nothing.
+    A process is started when a thread finds none idle. One that dies, or takes too long, costs its own book
+    only and is replaced. Where none can be started, ``fallback`` reads. Use it as a context manager: leaving
+    kills the processes, which own nothing.
 
     Args:
         options: Sent to each process once; its ``timeout_s`` bounds a book.
+        fallback: Reads a book in this process.
     """
 
-    def __init__(self, options: ReadOptions) -> None:
+    def __init__(
+        self, options: ReadOptions, *, fallback: Callable[[BookSource], ChunkedBook | EraError]
+    ) -> None:
         self._options = options
-        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        self._fallback = fallback
+        self._idle: SimpleQueue[Worker] = SimpleQueue()
         self._lock = threading.Lock()
-        self._workers: set[_Worker] = set()
+        self._workers: set[Worker] = set()
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -69,33 +77,50 @@ class ReaderPool:
     def read(self, source: BookSource) -> ChunkedBook | EraError:
         """Return a book as chunks, or why not; blocks the calling thread."""
         worker = self._take()
+        if worker is None:
+            return self._fallback(source)
         limit_s = self._options.timeout_s + source.size / _BYTES_A_SECOND
         try:
             outcome: ChunkedBook | EraError = worker.ask(source, limit_s)
         except (EOFError, OSError, pickle.UnpicklingError):
-            worker.kill()
-            with self._lock:
-                self._workers.discard(worker)
+            self._drop(worker)
             return _died(source, worker, limit_s)
         self._idle.put(worker)
         return outcome
 
-    def _take(self) -> _Worker:
+    def _take(self) -> Worker | None:
+        """Return an idle process, or a new one; None where none can be started."""
         try:
             return self._idle.get_nowait()
         except Empty:
             pass
         with self._lock:
             if self._closed:
-                raise RuntimeError("The pool of readers is closed.")
-            worker = _Worker()
+                return None
+            try:
+                worker = Worker()
+            except OSError:
+                return None
             self._workers.add(worker)
-        worker.tell(self._options)
+        try:
+            worker.ask(self._options, _START_LIMIT_S)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self._drop(worker)
+            return None
         return worker
 
+    def _drop(self, worker: Worker) -> None:
+        worker.kill()
+        with self._lock:
+            self._workers.discard(worker)
 
-class _Worker:
-    """One process."""
+
+class Worker:
+    """One process; it answers every message with one message.
+
+    Attributes:
+        timed_out: Whether it was killed since its time was over.
+    """
 
     def __init__(self) -> None:
         self.timed_out = False
@@ -103,10 +128,10 @@ class _Worker:
             [sys.executable, "-c", _BOOT, json.dumps(sys.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def tell(self, message: object) -> None:
-        """Send a message that has no answer."""
-        assert self._process.stdin is not None
-        write_message(self._process.stdin, message)
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
 
     def ask(self, message: object, limit_s: float) -> Any:
         """Send a message and return the answer.
@@ -114,11 +139,13 @@ class _Worker:
         Raises:
             EOFError, OSError: The process died, or was killed since its time was over.
         """
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
         timer = threading.Timer(limit_s, self._run_out)
+        timer.daemon = True
         timer.start()
         try:
-            self.tell(message)
+            write_message(self._process.stdin, message)
             return read_message(self._process.stdout)
         finally:
             timer.cancel()
@@ -126,14 +153,19 @@ class _Worker:
     def kill(self) -> int:
         """End the process; return its exit status (negative: the signal that ended it)."""
         self._process.kill()
-        return self._process.wait()
+        status = self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(OSError):  # what was not sent is of no use any more
+                    stream.close()
+        return status
 
     def _run_out(self) -> None:
         self.timed_out = True
         self._process.kill()
 
 
-def write_message(stream: BinaryIO, message: object) -> None:
+def write_message(stream: IO[bytes], message: object) -> None:
     """Write one message."""
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     stream.write(_LENGTH.pack(len(data)))
@@ -141,7 +173,7 @@ def write_message(stream: BinaryIO, message: object) -> None:
     stream.flush()
 
 
-def read_message(stream: BinaryIO) -> Any:
+def read_message(stream: IO[bytes]) -> Any:
     """Return the next message.
 
     Raises:
@@ -151,14 +183,14 @@ def read_message(stream: BinaryIO) -> Any:
     return pickle.loads(_read_exactly(stream, length))  # noqa: S301 - from our own child or parent only
 
 
-def _read_exactly(stream: BinaryIO, length: int) -> bytes:
+def _read_exactly(stream: IO[bytes], length: int) -> bytes:
     data = stream.read(length)
     if len(data) != length:
         raise EOFError
     return data
 
 
-def _died(source: BookSource, worker: _Worker, limit_s: float) -> EraError:
+def _died(source: BookSource, worker: Worker, limit_s: float) -> EraError:
     shown = show_name(source.files[0].path)
     status = worker.kill()
     if worker.timed_out:

@@ -18,6 +18,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a reader that prints must not write into the answers
     try:
         options = read_message(requests)
+        write_message(answers, "ready")
         while True:
             write_message(answers, read_or_refuse(read_message(requests), options))
     except (EOFError, BrokenPipeError):

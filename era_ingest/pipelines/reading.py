@@ -155,8 +155,9 @@ async def read_books(
 ) -> AsyncIterator[tuple[BookSource, ChunkedBook | EraError]]:
     """Yield every book in the order given, each with its chunks or with why it is refused.
 
-    Reads ahead by a bounded number of books and bytes while the consumer works. Several books with enough bytes
-    are read in processes of their own, one a core; else one thread reads. Close it (``aclosing``) to stop early.
+    Reads ahead by a bounded number of books and bytes while the consumer works. Several books with enough
+    bytes are read in processes of their own, one a core; else one thread reads. Close it (``aclosing``) to
+    stop early.
 
     Args:
         sources: What to read.
@@ -168,7 +169,7 @@ async def read_books(
         threads = ThreadPoolExecutor(workers, thread_name_prefix="era-read")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         if workers > 1:
-            read = stack.enter_context(ReaderPool(options)).read
+            read = stack.enter_context(ReaderPool(options, fallback=read)).read
         loop = asyncio.get_running_loop()
         ahead: deque[tuple[BookSource, asyncio.Future[ChunkedBook | EraError]]] = deque()
         bytes_ahead = 0
