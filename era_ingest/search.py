@@ -5,9 +5,9 @@
     hits = semantic_similarity_lookup("how to decide when little is known", domain="strategy", k=5)
     context = enrich_context_with_doctrine("Shall we wait or act?", domain="strategy", max_tokens=800)
 
-Each has a twin for asyncio with ``_async`` at its end. The first call opens the database and the model (about a
-second); they stay open until the process ends or ``close()`` is called, so that later calls take milliseconds.
-Settings come from the environment (``ERA_*``).
+Each has a twin for asyncio with ``_async`` at its end. The first call opens the database and the model (about
+a second); they stay open until the process ends or ``close()`` is called, so that later calls take
+milliseconds. Settings come from the environment (``ERA_*``).
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class EnrichedContext:
     Attributes:
         query: The question as it was asked.
         hits: The doctrine that fits the budget, best first.
-        text: The doctrine as Markdown lines for a prompt, each with its source; empty where nothing was found.
+        text: The doctrine as Markdown lines for a prompt, each with its source; empty if nothing was found.
         tokens: Estimated tokens of ``text``.
     """
 
     query: str
     hits: tuple[Hit, ...]
     text: str
-    tokens: int
+    tokens: float
 
 
 def semantic_similarity_lookup(
@@ -158,7 +158,7 @@ async def _enrich(
     request = SearchRequest(text=query, domain=domain, k=k, min_score=min_score, doctrine_only=True)
     chosen: list[Hit] = []
     lines: list[str] = []
-    tokens = 0
+    tokens = 0.0
     for hit in await searcher.search(request):
         line = f"- [{hit.category}] {hit.text} ({hit.book}, chapter {hit.chapter})"
         cost = estimate_tokens(line)

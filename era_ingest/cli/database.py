@@ -20,7 +20,7 @@ def db() -> None:
 @db.command()
 @click.pass_context
 def url(ctx: click.Context) -> None:
-    """Print the database's URL (the embedded server is started to learn it, and runs while somebody uses it)."""
+    """Print the database's URL (the embedded server is started to learn it)."""
     with location.database(settings_of(ctx)) as found:
         click.echo(found)
 

@@ -34,10 +34,10 @@ def ingest(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Load books from PATH... (a landing folder, a book's folder, or a file) and rebuild what depends on them.
+    """Load books from PATH... (a landing folder, a book's folder, a file); rebuild what depends on them.
 
-    Unchanged books cost nothing. A book that was loaded from a landing folder given here and is no longer in it
-    is removed. Everything is recorded as Dagster materializations.
+    Unchanged books cost nothing. A book that was loaded from a landing folder given here and is no longer in
+    it is removed. Everything is recorded as Dagster materializations.
 
     Exit codes: 0 all loaded; 3 loaded, something quarantined; 1 failed.
     """
@@ -65,13 +65,17 @@ def _print_outcome(outcome: IngestOutcome) -> None:
     """Say on standard error what came of it."""
     summary = outcome.summary()
     statuses = ", ".join(f"{count} {status}" for status, count in summary["books_by_status"].items())
-    lines = [
+    counts = (
         f"{summary['books']} books ({statuses or 'none found'}) in {summary['seconds']:.1f} s: "
-        f"{summary['chapters']:,} chapters, {summary['entries']:,} entries, {summary['passages']:,} passages",
+        f"{summary['chapters']:,} chapters, {summary['entries']:,} entries, {summary['passages']:,} passages"
+    )
+    effects = (
         f"{summary['texts_embedded']:,} texts embedded in {summary['requests']:,} requests, "
         f"{summary['texts_reused']:,} reused; {summary['rows_written']:,} rows written, "
-        f"{summary['rows_deleted']:,} deleted; {summary.get('minister_files_written', 0):,} minister files written",
-    ]
+        f"{summary['rows_deleted']:,} deleted; "
+        f"{summary.get('minister_files_written', 0):,} minister files written"
+    )
+    lines = [counts, effects]
     refused = [book for book in outcome.ingest.books if book.error]
     lines += [f"  {book.book}: {book.error}" for book in refused[:_MAX_REFUSALS_SHOWN]]
     lines += [f"  {defect.file}: {defect.detail}" for defect in outcome.landing_defects[:_MAX_REFUSALS_SHOWN]]

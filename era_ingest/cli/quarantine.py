@@ -22,7 +22,9 @@ def quarantine() -> None:
 
 @quarantine.command("list")
 @click.option("--book", help="Only this book, by its name.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Rows, at most.")
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Rows, at most."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def list_rows(ctx: click.Context, *, book: str | None, limit: int, as_json: bool) -> None:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @cli.command()
 @click.argument("text")
 @click.option("--domain", help="Only this domain (any spelling that folds to it).")
-@click.option("--category", type=click.Choice([category.value for category in Category]), help="Only this kind.")
+@click.option(
+    "--category", type=click.Choice([category.value for category in Category]), help="Only this kind."
+)
 @click.option("--book", help="Only this book, by its name.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1, 1000), help="Results, at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
@@ -41,7 +43,9 @@ def search(
     request = SearchRequest(text=text, domain=domain, category=category, book=book, k=k)
     hits = run_async(search_once(settings_of(ctx), request))
     if as_json:
-        click.echo(json.dumps({"query": text, "results": [show_hit(hit) for hit in hits]}, ensure_ascii=False))
+        click.echo(
+            json.dumps({"query": text, "results": [show_hit(hit) for hit in hits]}, ensure_ascii=False)
+        )
         return
     if not hits:
         click.echo("Nothing found. `era status` says what is loaded.", err=True)
@@ -51,5 +55,7 @@ def search(
 
 def _lines(hit: Hit) -> str:
     where = f"{hit.book}, chapter {hit.chapter}, {hit.category} [{', '.join(hit.domains)}]"
-    body = textwrap.fill(hit.text, width=100, initial_indent="       ", subsequent_indent="       ", max_lines=4)
+    body = textwrap.fill(
+        hit.text, width=100, initial_indent="       ", subsequent_indent="       ", max_lines=4
+    )
     return f"{click.style(f'{hit.score:6.3f}', bold=True)} {where}\n{body}"

@@ -1,16 +1,16 @@
-"""What is known of a parsed book besides its chunks: where it came from, how much was in it, what was refused."""
+"""What is known of a parsed book besides its chunks: origin, counts, defects."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from era_ingest.core.model import CleaningCounts, Defect
 
 PROCESSING_VERSION = 1
-"""Raised when parsing, cleaning or chunking change what comes out for the same bytes: all books are worked anew."""
+"""Raised when the same bytes give other chunks than before; every book is then worked anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class BookRecord:
     entries: int
     passages: int
     defects: tuple[Defect, ...] = ()
-    cleaning: CleaningCounts = CleaningCounts()
+    cleaning: CleaningCounts = field(default_factory=CleaningCounts)
 
     @property
     def content_fingerprint(self) -> str:

@@ -54,5 +54,4 @@ class ChunkedBook:
             return []
         column = self.table.column("content_hash").combine_chunks()
         positions = pc.index_in(pa.array(hashes, type=column.type), value_set=column)
-        texts: list[str] = self.table.column("text").take(positions).to_pylist()
-        return texts
+        return [str(text) for text in self.table.column("text").take(positions).to_pylist()]

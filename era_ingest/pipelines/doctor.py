@@ -80,7 +80,9 @@ def check_folder(part: str, folder: Path) -> Diagnosis:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        remedy = f"Give this user the right to write to {nearest}, free space there, or choose another folder."
+        remedy = (
+            f"Give this user the right to write to {nearest}, free space there, or choose another folder."
+        )
         return Diagnosis(part, Health.FAILED, f"{folder.absolute()} cannot be written: {error}", remedy)
     made = "" if folder.exists() else " (will be made)"
     return Diagnosis(part, Health.OK, f"{folder.absolute()}{made}")
@@ -114,7 +116,9 @@ def check_landing(folder: Path) -> Diagnosis:
         remedy = f"mkdir -p {folder.absolute()}, or set ERA_LANDING_DIR; `era ingest PATH` needs neither."
         return Diagnosis(part, Health.WARNING, f"{folder.absolute()} does not exist", remedy)
     except OSError as error:
-        return Diagnosis(part, Health.FAILED, str(error), f"Give this user the right to read {folder.absolute()}.")
+        return Diagnosis(
+            part, Health.FAILED, str(error), f"Give this user the right to read {folder.absolute()}."
+        )
     return Diagnosis(part, Health.OK, f"{folder.absolute()}: {count} items")
 
 
@@ -125,7 +129,8 @@ async def _check_database(settings: Settings) -> Diagnosis:
             version = await schema.migrate(database)
             async with database.connection() as conn:
                 cursor = await conn.execute(
-                    "SELECT current_setting('server_version'), extversion FROM pg_extension WHERE extname = 'vector'"
+                    "select current_setting('server_version'), extversion from pg_extension "
+                    "where extname = 'vector'"
                 )
                 row = await cursor.fetchone()
     assert row is not None
@@ -155,4 +160,6 @@ async def _guarded(part: str, check: Callable[[], Awaitable[Diagnosis]]) -> Diag
     except ConfigurationError as error:
         return Diagnosis(part, Health.FAILED, error.message, "")
     except EraError as error:
-        return Diagnosis(part, Health.FAILED, error.message, "See above; `era doctor` again once it is mended.")
+        return Diagnosis(
+            part, Health.FAILED, error.message, "See above; `era doctor` again once it is mended."
+        )

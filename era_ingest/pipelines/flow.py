@@ -4,9 +4,9 @@
                           |                                      |
                           +---------- books that are ready ------+--> loader
 
-Every arrow is bounded. A book stays in the flow from reading until its rows are loaded; the reader pauses while
-the books in the flow hold more chunks than ``MAX_CHUNKS_IN_FLOW``, so that memory does not grow with the
-corpus. What finished is durable when the flow stops, for whatever reason.
+Every arrow is bounded. A book stays in the flow from reading until its rows are loaded; the reader pauses
+while the books in the flow hold more chunks than ``MAX_CHUNKS_IN_FLOW``, so that memory does not grow with
+the corpus. What finished is durable when the flow stops, for whatever reason.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ class IngestFlow:
 
     Args:
         steps: What is done to the outside world.
-        client: The embedding client; None: nothing is embedded, and a book whose texts are not all in the store
-            is handed to ``lack`` instead of ``load``.
+        client: The embedding client; None: nothing is embedded, and a book whose texts are not all in the
+            store is handed to ``lack`` instead of ``load``.
     """
 
     def __init__(self, steps: Steps, client: Embeds | None) -> None:
@@ -194,7 +194,7 @@ class IngestFlow:
             await self._texts.put(TextItem(content_hash, text))
 
     async def _embed(self) -> None:
-        """Run the client; if it stops early, end the feeders in order, so that what is ready is still loaded."""
+        """Run the client; if it stops early, end the feeders: what is ready is still loaded."""
         try:
             if self._client is None:
                 await self._texts.get()

@@ -1,4 +1,4 @@
-"""What has arrived, and what is gone: from paths and the landing folder to books to load and books to remove."""
+"""What has arrived, and what is gone: from paths to books to load and books to remove."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from era_ingest.core.model import Defect
 from era_ingest.core.names import show_name
-from era_ingest.core.source import BookSource
 from era_ingest.errors import ConfigurationError
-from era_ingest.pipelines.reading import known_formats
+from era_ingest.pipelines.formats import known_formats
 from era_ingest.store import landing, quarantine, sources
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from era_ingest.core.model import Defect
+    from era_ingest.core.source import BookSource
     from era_ingest.pipelines.services import Services
     from era_ingest.store.sources import SourceState
 
@@ -64,7 +64,10 @@ async def resolve_paths(services: Services, paths: Sequence[Path], *, run_id: st
 
 
 async def sources_for(services: Services, slugs: Collection[str]) -> dict[str, BookSource]:
-    """Return where books are now: in the landing folder, or where they were loaded from; absent ones are left out."""
+    """Return where books are now: in the landing folder, or where they were loaded from.
+
+    Books that are in neither place are left out.
+    """
     wanted = set(slugs)
     found: dict[str, BookSource] = {}
     folder = services.settings.landing_dir

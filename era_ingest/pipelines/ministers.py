@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from era_ingest.core.minister import DomainStatistics
 from era_ingest.pipelines.retrying import retry_transient
 from era_ingest.store import ministers
 from era_ingest.store.domains import domain_states
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
+    from era_ingest.core.minister import DomainStatistics
     from era_ingest.pipelines.services import Services
     from era_ingest.store.ministers import PublishedDomain
 

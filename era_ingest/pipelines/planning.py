@@ -58,8 +58,8 @@ def processing_of(settings: Settings) -> str:
 async def plan_books(services: Services, request: IngestRequest, model_name: str) -> Plan:
     """Compare the request with what is loaded; no file is read.
 
-    A book is unchanged if its files have the path, size, time and inode that they had when it was loaded, under
-    the same settings, with the same model.
+    A book is unchanged if its files have the path, size, time and inode that they had when it was loaded,
+    under the same settings, with the same model.
     """
     slugs = [source.slug for source in request.sources]
     async with services.database.connection() as conn:
@@ -106,7 +106,8 @@ def _is_loaded(state: SourceState, model: Model | None) -> bool:
 
 def _same_files(state: SourceState, source: BookSource) -> bool:
     loaded = {
-        (sources.file_path(raw), raw["role"], raw["size"], raw["mtime_ns"], raw["inode"]) for raw in state.files
+        (sources.file_path(raw), raw["role"], raw["size"], raw["mtime_ns"], raw["inode"])
+        for raw in state.files
     }
     present = {(file.path, file.role, file.size, file.mtime_ns, file.inode) for file in source.files}
     return loaded == present

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from era_ingest.core.limiter import LimiterState
-
 if TYPE_CHECKING:
+    from era_ingest.core.limiter import LimiterState
     from era_ingest.core.source import BookSource
     from era_ingest.errors import EraError
 

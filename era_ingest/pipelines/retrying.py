@@ -58,8 +58,9 @@ async def retry_transient(
             if loop.time() + pause_s > give_up_at:
                 detail = str(error).strip().splitlines()
                 raise StoreUnavailableError(
-                    f"The database did not take a write for {budget_s:.0f} s: {detail[0] if detail else error!r}. "
-                    "What was committed is safe; run `era doctor`, then run the same command again."
+                    f"The database did not take a write for {budget_s:.0f} s: "
+                    f"{detail[0] if detail else error!r}. What was committed is safe; run `era doctor`, "
+                    "then run the same command again."
                 ) from error
             await sleep(random.uniform(0, pause_s))  # noqa: S311 - jitter, no secret
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)

@@ -72,7 +72,7 @@ class Searcher:
         """Return the nearest distinct texts, best first.
 
         Raises:
-            PermanentError: The request makes no sense: no text, an unknown category, a vector of a wrong size.
+            PermanentError: The request makes no sense: no text, an unknown category, a vector of wrong size.
             ConfigurationError: Nothing was ever loaded, or the model of the table is not to be had.
         """
         if not 1 <= request.k <= MAX_RESULTS:
@@ -131,7 +131,7 @@ def _parse_vector(raw: Sequence[float], model: Model) -> NDArray[np.float32]:
         raise PermanentError(
             f"The query vector must hold {model.dimensions} finite numbers, not all zero ({model.name})."
         )
-    return vector / np.linalg.norm(vector)
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
 def show_hit(hit: Hit) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Services:
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """Yield the services; start the embedded server if it is the one to use, and bring the schema up to date.
+    """Yield the services; start the embedded server where it is meant, bring the schema up to date.
 
     Raises:
         ConfigurationError: The database is not fit (no pgvector, too old, wrong password), or a folder is not.

@@ -72,9 +72,15 @@ class Status:
         shown = list(self.domains.items())[:_DOMAINS_SHOWN]
         more = len(self.domains) - len(shown)
         lines.append(f"domains    {len(self.domains):,}")
-        lines.append("  " + ", ".join(f"{name} {count:,}" for name, count in shown) + (f", {more} more" if more else ""))
+        lines.append(
+            "  "
+            + ", ".join(f"{name} {count:,}" for name, count in shown)
+            + (f", {more} more" if more else "")
+        )
         if self.stale_domains:
-            lines.append(f"stale      {len(self.stale_domains):,} domains: minister files or indexes are behind")
+            lines.append(
+                f"stale      {len(self.stale_domains):,} domains: minister files or indexes are behind"
+            )
         refused = ", ".join(f"{count:,} {reason}" for reason, count in self.quarantine.items()) or "empty"
         lines.append(f"quarantine {refused}")
         return lines

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from era_ingest.core.ledger import TextCounts
 from era_ingest.errors import EraError, PermanentError
 from era_ingest.pipelines.planning import report_of
 from era_ingest.pipelines.report import BookStatus, Stage
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from era_ingest.clients.backend import Embedder
     from era_ingest.clients.driver import TextItem
+    from era_ingest.core.ledger import TextCounts
     from era_ingest.pipelines.chunked import ChunkedBook
     from era_ingest.pipelines.report import IngestReport, IngestRequest
     from era_ingest.pipelines.services import Services
@@ -77,9 +77,7 @@ class DatabaseSteps:
 
     async def refuse(self, item: TextItem, error: EraError) -> None:
         """Put one text into the quarantine, at the latest when a book that holds it is loaded."""
-        self._refused.append(
-            RefusedText(item.content_hash, item.text, type(error).__name__, error.message)
-        )
+        self._refused.append(RefusedText(item.content_hash, item.text, type(error).__name__, error.message))
         if self._writer.model is not None:
             await retry_transient(self._store_refused)
 
@@ -87,7 +85,7 @@ class DatabaseSteps:
         """Store what is still to be stored at the end of a run.
 
         Raises:
-            PermanentError: The embedder refused every text, so that not even the size of its vectors is known.
+            PermanentError: The embedder refused every text, so that not even the vectors' size is known.
         """
         if not self._refused:
             return

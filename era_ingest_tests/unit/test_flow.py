@@ -1,4 +1,4 @@
-"""The flow between reading and loading, with steps that only take notes (the database's own have tests of theirs)."""
+"""The flow between reading and loading, with steps that only take notes (the real ones: postgres/)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
-import pytest
 
 from era_ingest.core.model import Category, Chunk
 from era_ingest.core.record import BookRecord, FileDigest
@@ -21,9 +20,10 @@ from era_ingest.store.chunk_table import build_table
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
+    import pytest
+    from era_ingest.clients.driver import TextItem
     from numpy.typing import NDArray
 
-    from era_ingest.clients.driver import TextItem
     from era_ingest.core.ledger import TextCounts
 
 
@@ -123,7 +123,9 @@ async def test_a_refused_text_does_not_keep_its_book_from_loading() -> None:
 async def test_when_the_embedder_stops_the_flow_books_that_are_ready_are_still_loaded() -> None:
     """A wrong key ends the run with its reason; the book before it is loaded, the one behind it is not."""
     steps = _Notes()
-    stopped = await IngestFlow(steps, _Client()).run(_stream(_book("a", "x"), _book("b", "stop"), _book("c", "y")))
+    stopped = await IngestFlow(steps, _Client()).run(
+        _stream(_book("a", "x"), _book("b", "stop"), _book("c", "y"))
+    )
     assert isinstance(stopped, AuthenticationError)
     assert "a" in steps.loaded
     assert "b" not in steps.loaded
