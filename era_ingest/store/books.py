@@ -7,26 +7,29 @@ without their vectors: those are in the embedding store already, and the databas
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
 from era_ingest.errors import PermanentError
+from era_ingest.store.book_rows import (
+    Touched,
+    compare,
+    delete_book_rows,
+    delete_rows,
+    fill_in,
+    write_rows,
+)
 from era_ingest.store.chunk_table import BookRows
 from era_ingest.store.domains import bump_domains
 from era_ingest.store.models import all_models
 from era_ingest.store.quarantine import replace_defects, settle_texts
 from era_ingest.store.row_digest import condense
 from era_ingest.store.sources import record_source
-from era_ingest.store.staging import fill_staging
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from uuid import UUID
-
-    import pyarrow as pa
     from psycopg import AsyncConnection
 
     from era_ingest.store.models import Model
@@ -67,29 +70,9 @@ class LoadCounts:
         return self.inserted + self.updated
 
 
-@dataclass(slots=True)
-class _Touched:
-    """Domains that a load touches; doctrine among them decides on minister files."""
-
-    every: set[str] = field(default_factory=set)
-    doctrine: set[str] = field(default_factory=set)
-
-    def add(self, domains: Iterable[str], category: str) -> None:
-        self.every.update(domains)
-        if category != "passage":
-            self.doctrine.update(domains)
-
-
-@dataclass(slots=True)
-class _Difference:
-    """Positions in the new table to insert and to update; ids to delete; the number of equal rows."""
-
-    insert: Sequence[int]
-    update: list[int]
-    delete: list[UUID]
-
-
-async def load_book(conn: AsyncConnection[Any], model: Model, rows: BookRows) -> LoadCounts:
+async def load_book(
+    conn: AsyncConnection[Any], model: Model, rows: BookRows, *, rewrite: bool = False
+) -> LoadCounts:
     """Make a model's table hold exactly these rows of a book; note where they came from.
 
     Part of one transaction, which the caller ends: rows, provenance, defects and changed domains are seen
@@ -101,6 +84,7 @@ async def load_book(conn: AsyncConnection[Any], model: Model, rows: BookRows) ->
         conn: A connection in a transaction, or about to begin one.
         model: The model whose vectors the rows get.
         rows: The book.
+        rewrite: Write every row anew, also those that seem unchanged: mends rows that others damaged.
 
     Raises:
         PermanentError: A text has neither a vector nor a row in quarantine; roll back.
@@ -108,11 +92,12 @@ async def load_book(conn: AsyncConnection[Any], model: Model, rows: BookRows) ->
     book = rows.record.name
     await _lock_book(conn, book)
     digests = condense(rows.table)
-    difference = await _compare(conn, model, book, digests)
-    touched = _Touched()
-    deleted = await _delete(conn, model, difference.delete, touched)
-    updated = await _write(conn, model, rows.table, difference, digests=digests, touched=touched)
-    updated += await _fill_in(conn, model, book, touched)
+    touched = Touched()
+    deleted = await delete_book_rows(conn, model, book, touched) if rewrite else 0
+    difference = await compare(conn, model, book, digests)
+    deleted += await delete_rows(conn, model, difference.delete, touched)
+    updated = await write_rows(conn, model, rows.table, difference, digests=digests, touched=touched)
+    updated += await fill_in(conn, model, book, touched)
     unjudged = await settle_texts(conn, model, book)
     if unjudged:
         raise PermanentError(
@@ -158,11 +143,11 @@ async def remove_book(
         return LoadCounts()
     book = str(row[0])
     await _lock_book(conn, book)
-    touched = _Touched()
+    touched = Touched()
     deleted = 0
     for model in await all_models(conn):
-        seen = touched if model.active else _Touched()
-        count = await _delete_where(conn, model, sql.SQL("book = %(book)s"), {"book": book}, seen)
+        seen = touched if model.active else Touched()
+        count = await delete_book_rows(conn, model, book, seen)
         deleted += count if model.active else 0
     await conn.execute("delete from era.quarantine where book = %s", (book,))
     await conn.execute("delete from era.doctrine_sources where book = %s", (book,))
@@ -176,145 +161,6 @@ async def remove_book(
 
 async def _lock_book(conn: AsyncConnection[Any], book: str) -> None:
     await conn.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", (_BOOK_LOCKS, book))
-
-
-async def _compare(
-    conn: AsyncConnection[Any], model: Model, book: str, digests: dict[bytes, bytes]
-) -> _Difference:
-    """Find out what changed; only differences come back."""
-    cursor = await conn.execute(
-        sql.SQL("select exists (select from {table} where book = %s)").format(table=model.table), (book,)
-    )
-    row = await cursor.fetchone()
-    if row is None or not row[0]:
-        return _Difference(range(len(digests)), [], [])
-    async with conn.cursor(binary=True) as cursor:
-        await cursor.execute(
-            sql.SQL(
-                """
-                select n.position, o.id
-                from unnest(%b::bytea[], %b::bytea[]) with ordinality as n (id, digest, position)
-                full join (select id, uuid_send(id) as raw, uuid_send(digest) as digest
-                           from {table} where book = %s) as o
-                  on o.raw = n.id
-                where n.digest is distinct from o.digest
-                order by n.position
-                """
-            ).format(table=model.table),
-            (list(digests), list(digests.values()), book),
-        )
-        found = await cursor.fetchall()
-    return _Difference(
-        insert=[position - 1 for position, old in found if position is not None and old is None],
-        update=[position - 1 for position, old in found if position is not None and old is not None],
-        delete=[old for position, old in found if position is None],
-    )
-
-
-async def _delete(conn: AsyncConnection[Any], model: Model, ids: list[UUID], touched: _Touched) -> int:
-    if not ids:
-        return 0
-    return await _delete_where(conn, model, sql.SQL("id = any(%(ids)s)"), {"ids": ids}, touched)
-
-
-async def _delete_where(
-    conn: AsyncConnection[Any], model: Model, condition: sql.SQL, values: dict[str, Any], touched: _Touched
-) -> int:
-    cursor = await conn.execute(
-        sql.SQL(
-            """
-            with gone as (delete from {table} where {condition} returning category, domains)
-            select category, domains, count(*) from gone group by category, domains
-            """
-        ).format(table=model.table, condition=condition),
-        values,
-    )
-    deleted = 0
-    for category, domains, count in await cursor.fetchall():
-        touched.add(domains, category)
-        deleted += int(count)
-    return deleted
-
-
-async def _write(
-    conn: AsyncConnection[Any],
-    model: Model,
-    table: pa.Table,
-    difference: _Difference,
-    *,
-    digests: dict[bytes, bytes],
-    touched: _Touched,
-) -> int:
-    """Insert and update by way of the staging table; return how many rows were updated."""
-    if not difference.insert and not difference.update:
-        return 0
-    for category, domains in await fill_staging(
-        conn, table, digests, inserts=difference.insert, updates=difference.update
-    ):
-        touched.add(domains, category)
-    updated = 0
-    if difference.update:
-        updated = await _update_from_staging(conn, model, touched)
-    if difference.insert:
-        # The scalar subquery is what keeps the planner at one index look-up a row: a join to a table without
-        # statistics may well read the whole embedding store instead.
-        await conn.execute(
-            sql.SQL(
-                """
-                insert into {table} (id, digest, weight, chapter, start_char, end_char, content_hash,
-                                     category, book, domains, chapter_title, text, embedding)
-                select id, digest, weight, chapter, start_char, end_char, content_hash, category,
-                       book, domains, chapter_title, text,
-                       (select e.embedding from era.embeddings as e
-                        where e.model_id = %s and e.content_hash = s.content_hash)
-                from pg_temp.era_staging as s where not s.known
-                """
-            ).format(table=model.table),
-            (model.id,),
-        )
-    return updated
-
-
-async def _update_from_staging(conn: AsyncConnection[Any], model: Model, touched: _Touched) -> int:
-    cursor = await conn.execute(
-        sql.SQL(
-            """
-            select distinct v.category, v.domains from {table} as v
-            join pg_temp.era_staging as s on s.id = v.id and s.known
-            """
-        ).format(table=model.table)
-    )
-    for category, domains in await cursor.fetchall():
-        touched.add(domains, category)
-    cursor = await conn.execute(
-        sql.SQL(
-            """
-            update {table} as v
-            set digest = s.digest, weight = s.weight, start_char = s.start_char, end_char = s.end_char,
-                domains = s.domains, chapter_title = s.chapter_title
-            from pg_temp.era_staging as s where s.id = v.id and s.known
-            """
-        ).format(table=model.table)
-    )
-    return cursor.rowcount
-
-
-async def _fill_in(conn: AsyncConnection[Any], model: Model, book: str, touched: _Touched) -> int:
-    """Give rows whose text was refused before their vector, where there is one by now."""
-    cursor = await conn.execute(
-        sql.SQL(
-            """
-            update {table} as v set embedding = e.embedding from era.embeddings as e
-            where v.book = %s and v.embedding is null and e.model_id = %s and e.content_hash = v.content_hash
-            returning v.category, v.domains
-            """
-        ).format(table=model.table),
-        (book, model.id),
-    )
-    filled = await cursor.fetchall()
-    for category, domains in filled:
-        touched.add(domains, category)
-    return len(filled)
 
 
 async def _count_refused(conn: AsyncConnection[Any], model: Model, book: str) -> int:

@@ -101,6 +101,7 @@ comment on column era.domains.statistics is 'Counts, written with the minister f
 create table era.landing_files (
     slug              text primary key,
     name              text not null,
+    root              bytea not null,
     path              bytea not null,
     fingerprint       text not null,
     since             timestamptz not null,
@@ -110,7 +111,8 @@ create table era.landing_files (
 );
 comment on table era.landing_files is
     'What the sensor saw in the landing folder; fingerprint '''' stands for a book that is gone.';
-comment on column era.landing_files.path is 'As bytes, since file names need not be text.';
+comment on column era.landing_files.path is 'As bytes, since file names need not be text; root likewise.';
+comment on column era.landing_files.attempts is 'Runs that were asked for with this fingerprint.';
 
 -- What readers see of an installation without a model; era_ingest.store.models replaces both.
 create view era.doctrine_embeddings_all as
