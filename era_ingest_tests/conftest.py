@@ -1,4 +1,4 @@
-"""Fixtures for everybody: one real PostgreSQL a session, one fresh database a test."""
+"""Fixtures for everybody: one real PostgreSQL a session, one fresh database a test, nothing left behind."""
 
 from __future__ import annotations
 
@@ -8,68 +8,110 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import psycopg
 import pytest
 from psycopg import sql
 
+from era_ingest.settings import load_settings
 from era_ingest.store.database import Database
 from era_ingest.store.embedded import hold
+from era_ingest.store.embedded.waiting import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-_TEMPLATE = "era_test_template"
+    from dagster import DagsterInstance
+
+_LEAVE_TIMEOUT_S = 20.0
+
+
+def servers_below(folder: Path) -> list[psutil.Process]:
+    """Return the embedded servers' main processes and wardens whose data lies below a folder."""
+    found = []
+    for process in psutil.process_iter(["name", "cmdline"]):
+        command = process.info["cmdline"] or []
+        ours = process.info["name"].startswith("postgres") or any("warden.py" in part for part in command)
+        if ours and any(str(folder) in part for part in command):
+            found.append(process)
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def embedded_homes() -> Iterator[Path]:
+    """A folder for every embedded server of the session; at its end none of them may be running.
+
+    Its path holds a space and a letter outside ASCII, and it is closed to other users.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="era tests é ")).resolve()
+    yield folder
+    left = not Waiter().until(lambda: not servers_below(folder), _LEAVE_TIMEOUT_S)
+    names = [process.cmdline() for process in servers_below(folder)] if left else []
+    shutil.rmtree(folder, ignore_errors=True)
+    assert not names, f"servers left behind: {names}"
+
+
+@pytest.fixture(scope="session")
+def server_url(embedded_homes: Path) -> Iterator[str]:
+    """URL of one embedded server for the whole session (no fsync), with a superuser and pgvector at hand."""
+    with hold(embedded_homes / "session", durable=False) as lease:
+        yield lease.url
 
 
 def _with_database(url: str, name: str) -> str:
     return url.replace("@/era?", f"@/{name}?", 1)
 
 
-@pytest.fixture(scope="session")
-def server_home() -> Iterator[Path]:
-    """A folder for the session's server; its path holds a space and a letter outside ASCII."""
-    home = Path(tempfile.mkdtemp(prefix="era tests é "))
-    yield home
-    shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def server_url(server_home: Path) -> Iterator[str]:
-    """URL of one embedded server for the whole session (no fsync), with a superuser and pgvector at hand."""
-    with hold(server_home, durable=False) as lease:
-        yield lease.url
-
-
-@pytest.fixture(scope="session")
-def database_template(server_url: str) -> str:
-    """Name of a database that holds pgvector and nothing else; never connected to again, so it can be copied."""
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
-    with psycopg.connect(_with_database(server_url, _TEMPLATE), autocommit=True) as connection:
-        connection.execute("CREATE EXTENSION vector")
-    return _TEMPLATE
-
-
-def _fresh_database(server_url: str, template: str) -> Iterator[str]:
-    name = f"t_{uuid.uuid4().hex}"
+def _create(server_url: str, name: str, template: str) -> str:
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
         )
-        yield _with_database(server_url, name)
+    return _with_database(server_url, name)
+
+
+def _fresh(server_url: str, template: str) -> Iterator[str]:
+    name = f"t_{uuid.uuid4().hex}"
+    yield _create(server_url, name, template)
+    with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def database_template(server_url: str) -> str:
+    """Name of a database that holds pgvector and nothing else; it is copied, never used."""
+    with psycopg.connect(
+        _create(server_url, "template_pgvector", "template0"), autocommit=True
+    ) as connection:
+        connection.execute("CREATE EXTENSION vector")
+    return "template_pgvector"
+
+
+@pytest.fixture(scope="session")
+def dagster_template(server_url: str, database_template: str) -> str:
+    """Name of a database that holds pgvector and Dagster's empty tables; it is copied, never used."""
+    from era_ingest.orchestration.instance import EraPostgresStorage
+
+    EraPostgresStorage(_create(server_url, "template_dagster", database_template))
+    return "template_dagster"
 
 
 @pytest.fixture
 def database_url(server_url: str, database_template: str) -> Iterator[str]:
     """URL of a fresh database with pgvector, dropped after the test."""
-    yield from _fresh_database(server_url, database_template)
+    yield from _fresh(server_url, database_template)
 
 
 @pytest.fixture
 def bare_database_url(server_url: str) -> Iterator[str]:
     """URL of a fresh database without pgvector, dropped after the test."""
-    yield from _fresh_database(server_url, "template0")
+    yield from _fresh(server_url, "template0")
+
+
+@pytest.fixture
+def dagster_database_url(server_url: str, dagster_template: str) -> Iterator[str]:
+    """URL of a fresh database with pgvector and Dagster's tables (0.7 s less than making them)."""
+    yield from _fresh(server_url, dagster_template)
 
 
 @pytest.fixture
@@ -77,3 +119,17 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     """A pool of four connections on a fresh database with pgvector."""
     async with Database.opened(database_url, max_connections=4) as opened:
         yield opened
+
+
+@pytest.fixture
+def dagster_instance(
+    dagster_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DagsterInstance]:
+    """The project's Dagster instance on a fresh database; ERA_HOME is ``tmp_path / "home"``."""
+    from era_ingest.orchestration.instance import open_instance
+
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("ERA_DATABASE_URL", dagster_database_url)
+    monkeypatch.setenv("ERA_HOME", str(tmp_path / "home"))
+    with open_instance(load_settings()) as instance:
+        yield instance
