@@ -1,0 +1,1 @@
+"""Measurements that a reader can repeat: `era bench` prints what the README says."""

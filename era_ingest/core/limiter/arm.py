@@ -1,0 +1,118 @@
+"""A measurement: the latency of requests that were sent at one level of load."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from era_ingest.core.limiter.flight import Flight
+
+QUANTILE: Final = 0.75
+"""Share of an arm, from the fastest, whose mean is its latency."""
+LEAST: Final = 4
+"""Requests that an arm needs at least."""
+LEAST_SPREAD: Final = 0.02
+MEAN_TO_TERCILE: Final = 0.86
+"""Distance between the terciles of a normal distribution, in standard deviations."""
+
+
+class Finding(NamedTuple):
+    """What an arm found.
+
+    Attributes:
+        load: Geometric mean of the requests in flight that its requests met.
+        latency_s: Mean latency of its fastest three quarters, seconds.
+        spread: Standard deviation of ln(latency), >= 0.02.
+        size: Requests it rests on.
+    """
+
+    load: float
+    latency_s: float
+    spread: float
+    size: int
+
+    def elasticity_since(self, earlier: Finding) -> float | None:
+        """Return d ln latency / d ln load between two findings; None if the loads hardly differ."""
+        rise = math.log(self.load / earlier.load)
+        if abs(rise) < MIN_RISE:
+            return None
+        return math.log(self.latency_s / earlier.latency_s) / rise
+
+    def error_since(self, earlier: Finding) -> float:
+        """Return the standard error of that elasticity."""
+        rise = max(abs(math.log(self.load / earlier.load)), MIN_RISE)
+        return TRIM_FACTOR * self.spread * math.sqrt(1 / self.size + 1 / earlier.size) / rise
+
+
+MIN_RISE: Final = 0.08
+TRIM_FACTOR: Final = 1.2
+"""Standard error of the trimmed mean of a log-normal over that of a plain mean."""
+
+
+class Arm:
+    """Requests sent at one level, until their latency is known.
+
+    The statistic is the mean of the fastest three quarters. It is final as soon as that many are back and
+    every request still out is older than the slowest of them: nothing can change it then, so a straggler
+    never holds a measurement up.
+
+    Args:
+        size: Requests to collect.
+        floor: Least load (requests in flight) at which a request counts.
+        patience_s: After so long make do with fewer, at least ``LEAST``.
+    """
+
+    __slots__ = ("_latencies", "_out", "_patience_s", "_since", "_sum_ln_load", "floor", "sent", "size")
+
+    def __init__(self, size: float, floor: float, patience_s: float) -> None:
+        self.size, self.floor = max(LEAST, int(size)), floor
+        self.sent = 0
+        self._patience_s = patience_s
+        self._since: float | None = None
+        self._sum_ln_load = 0.0
+        self._latencies: list[float] = []
+        self._out: dict[int, float] = {}
+
+    def wants(self, flight: Flight) -> bool:
+        """Return whether this request belongs to the measurement."""
+        return self.sent < self.size and flight.in_flight >= self.floor
+
+    def add(self, flight: Flight) -> None:
+        """Take a request in as it goes out."""
+        now = flight.sent_at
+        if self._since is None:
+            self._since = now
+        elif now > self._since + self._patience_s:
+            self.size = min(self.size, max(self.sent + 1, LEAST))
+        self.sent += 1
+        self._sum_ln_load += math.log(flight.in_flight)
+        self._out[flight.ticket] = now
+        flight.arm = self
+
+    def drop(self, flight: Flight) -> None:
+        """Forget a request that brought no latency."""
+        if self._out.pop(flight.ticket, None) is not None:
+            self.sent -= 1
+            self._sum_ln_load -= math.log(flight.in_flight)
+
+    def note(self, flight: Flight, latency_s: float) -> None:
+        """Take the latency of one of its requests."""
+        if self._out.pop(flight.ticket, None) is not None:
+            self._latencies.append(latency_s)
+
+    def finding(self, now: float) -> Finding | None:
+        """Return what the arm found, or None while that can still change."""
+        last = int(QUANTILE * self.sent)
+        if self.sent < self.size or len(self._latencies) <= last:
+            return None
+        ordered = sorted(self._latencies)
+        if self._out and now - max(self._out.values()) < ordered[last]:
+            return None
+        spread = math.log(ordered[last // 3 * 2] / ordered[last // 3]) / (MEAN_TO_TERCILE * QUANTILE)
+        return Finding(
+            load=math.exp(self._sum_ln_load / self.sent),
+            latency_s=sum(ordered[: last + 1]) / (last + 1),
+            spread=max(LEAST_SPREAD, spread),
+            size=self.sent,
+        )

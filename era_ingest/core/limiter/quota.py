@@ -1,0 +1,191 @@
+"""Quota: what the rate-limit headers say is left."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from era_ingest.core.limiter.flight import LATENCY_GUESS_S, Flight, Unit, clamp
+
+if TYPE_CHECKING:
+    from era_ingest.core.limiter.contract import ServerHints
+
+FRONT: Final = 8.0
+"""A window is spent at this multiple of the even pace, falling as it empties."""
+SHARED_RESERVE: Final = 0.1
+ALONE_RESERVE: Final = 0.04
+"""Share of a bucket at which a client settles: when others use it too, and when not."""
+ALONE: Final = 0.9
+"""Share of the refill that is free: above it nobody else uses the bucket."""
+PAIR_S: Final = 0.2
+"""Headers closer in time than this tell only jitter about the refill, seconds."""
+TRUST_S: Final = 1.0
+"""How long the drift is extrapolated after the last header, seconds."""
+SILENCE_S: Final = 5.0
+"""After so long without a header a bucket is assumed to have refilled by itself, seconds."""
+CATCH_UP_S: Final = 0.05
+"""How much lateness of the sender is made up for, seconds."""
+
+
+class Reading(NamedTuple):
+    """A header as it stood when its request went out.
+
+    Attributes:
+        at: When the request went, seconds.
+        remaining: Units left.
+        full_at: When the quota is full again: a window's end is constant, a bucket's moves.
+        own: What we had sent by then, units.
+    """
+
+    at: float
+    remaining: float
+    full_at: float
+    own: float
+
+
+class Quota:
+    """Mirrors one ``x-ratelimit-*`` dimension and spends in proportion to what is left.
+
+    Formula. ``level = remaining - own sends since + drift``, where drift (refill less other clients' use) is
+    learned from pairs of headers. A window (its end stays where it is) is spent at ``8 * level / time left``; a
+    bucket refills at ``r = (limit - remaining) / reset`` and is spent at ``r * level / reserve`` with
+    ``reserve = max(10 % of the limit, 3 r latency, two requests)``, at most half the limit. The level is thus a
+    price that every client reads alike: shares come out equal without a word, and the bucket never runs dry.
+
+    State. The level and its time, the learned refill or window's end, a score of which of the two it is.
+
+    Defaults. Alone (drift above 0.9 r) the reserve is 4 %. Negative or missing figures are no information.
+
+    Weak spots. A new window is known only by the clock, and the first header comes one latency after the
+    start. Headers rounded to whole units make a tiny bucket coarse.
+
+    Args:
+        unit: Requests or tokens.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+        self.limit = math.inf
+        self.level = math.inf
+        self.refill = 0.0
+        self._ends_at, self._width_s = 0.0, 0.0
+        self._window_score = 0.0
+        self._drift = 0.0
+        self._at = self._heard_at = self._next_at = 0.0
+        self._mean_cost = 1.0
+        self._own = 0.0
+        self._last: Reading | None = None
+        self._pair: Reading | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a header has been seen."""
+        return self.limit < math.inf
+
+    @property
+    def is_window(self) -> bool:
+        """Whether it looks like a window rather than a bucket."""
+        return self._window_score > 0.1
+
+    def wait(self, now: float, cost: float, latency_s: float | None) -> float:
+        """Return seconds until ``cost`` units may be spent; 0 if now."""
+        if not self.is_known:
+            return 0.0
+        self._advance(now)
+        cost = min(cost, self.limit)
+        if self.level < cost:
+            return self._wait_for(now, cost)
+        pace = self.pace(now, latency_s)
+        return max(0.0, self._next_at - now) if 0 < pace < math.inf else 0.0
+
+    def pace(self, now: float, latency_s: float | None) -> float:
+        """Return the units a second that may be spent now; infinity if nothing bounds it."""
+        level = max(0.0, self.level)
+        if not self.is_known:
+            return math.inf
+        if self.is_window:
+            return FRONT * level / max(0.5, self._ends_at - now)
+        if self.refill <= 0:
+            return math.inf
+        share = ALONE_RESERVE if self._drift > ALONE * self.refill else SHARED_RESERVE
+        round_trip = 3 * self.refill * (latency_s or LATENCY_GUESS_S)
+        reserve = max(share * self.limit, round_trip, 2 * self._mean_cost)
+        return self.refill * level / min(reserve, 0.5 * self.limit)
+
+    def on_send(self, now: float, flight: Flight, latency_s: float | None) -> None:
+        """Spend a request's cost."""
+        cost = flight.cost[self.unit]
+        self._own = flight.sent_before[self.unit] + cost
+        self._mean_cost += 0.05 * (cost - self._mean_cost)
+        if not self.is_known:
+            return
+        pace = self.pace(now, latency_s)
+        if 0 < pace < math.inf:
+            self._next_at = max(now - CATCH_UP_S, self._next_at) + cost / pace
+        self.level -= cost
+
+    def on_refused(self) -> None:
+        """Note a 429 in spite of the headers: nothing is left, whatever the mirror says."""
+        if self.is_known:
+            self.level = min(self.level, 0.5 * self._mean_cost)
+
+    def on_hints(self, now: float, flight: Flight, hints: ServerHints) -> None:
+        """Take the headers of a reply."""
+        limit, remaining, reset_s = _figures(self.unit, hints)
+        if limit is None or remaining is None or limit <= 0 or remaining < 0:
+            return
+        own = flight.sent_before[self.unit] + flight.cost[self.unit]
+        reset_s = max(reset_s or 0.0, 0.0)
+        reading = Reading(flight.sent_at, remaining, flight.sent_at + reset_s, own)
+        if self._last is not None and reading.at <= self._last.at:
+            return
+        self._last, self.limit = reading, limit
+        self._learn_drift(reading)
+        if reset_s > 0 and remaining < limit and not self.is_window:
+            refill = (limit - remaining) / reset_s
+            self.refill += (0.3 if self.refill else 1.0) * (refill - self.refill)
+        self._drift = min(self._drift, 0.0 if self.is_window else self.refill)
+        self._ends_at = reading.full_at
+        self._width_s = max(self._width_s, reset_s)
+        self.level = remaining - (self._own - own)
+        self._at = self._heard_at = reading.at
+        self._advance(now)
+
+    def _learn_drift(self, reading: Reading) -> None:
+        pair = self._pair
+        if pair is None:
+            self._pair = reading
+            return
+        span = reading.at - pair.at
+        if span < PAIR_S:
+            return
+        self._pair = reading
+        if reading.remaining - pair.remaining >= 0.3 * self.limit:
+            return
+        stays = abs(reading.full_at - pair.full_at) < 0.3 * span
+        self._window_score += 0.3 * ((1.0 if stays else -1.0) - self._window_score)
+        drift = (reading.remaining - pair.remaining + reading.own - pair.own) / span
+        self._drift += min(1.0, span) * (drift - self._drift)
+
+    def _advance(self, now: float) -> None:
+        """Let the mirror drift to ``now``; a window that ended is full again."""
+        trusted = self._heard_at + TRUST_S
+        self.level += self._drift * max(0.0, min(now, trusted) - min(self._at, trusted))
+        self._at = now
+        if self.is_window and now > self._ends_at:
+            self.level, self._next_at = self.limit, now
+            self._ends_at = now + self._width_s
+        elif not self.is_window and now > self._heard_at + SILENCE_S:
+            self.level = max(self.level, self.refill * (now - self._heard_at))
+        self.level = min(self.level, self.limit)
+
+    def _wait_for(self, now: float, cost: float) -> float:
+        if self.is_window:
+            return max(self._ends_at - now, 0.0) + 0.02
+        return clamp((cost - self.level) / self.refill, 0.01, 1.0) if self.refill > 0 else 1.0
+
+
+def _figures(unit: Unit, hints: ServerHints) -> tuple[float | None, float | None, float | None]:
+    if unit is Unit.REQUESTS:
+        return hints.limit_requests, hints.remaining_requests, hints.reset_requests_s
+    return hints.limit_tokens, hints.remaining_tokens, hints.reset_tokens_s

@@ -1,0 +1,278 @@
+"""Rate: what refusals teach about a quota that shows no headers."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from era_ingest.core.limiter.flight import Flight, Unit, clamp
+from era_ingest.core.limiter.spending import Mark
+from era_ingest.core.limiter.units import UnitChooser
+
+if TYPE_CHECKING:
+    from era_ingest.core.limiter.flight import Uniform
+    from era_ingest.core.limiter.spending import Epoch, Spending
+
+HOLD: Final = 0.99
+"""Share of the learned limit to pace at between probes."""
+GAIN: Final = 1.25
+"""How far above the learned limit a probe goes, and how steep a climb is."""
+PROBE_SHARE: Final = 0.005
+"""Refusals that probes may cost, as a share of the requests: it sets how often there is one."""
+PROBE_SOONEST_S: Final = 6.0
+PROBE_LATEST_S: Final = 240.0
+FEW: Final = 8
+"""Requests below which an epoch measures nothing."""
+ENOUGH: Final = 40
+"""Requests that make a measurement good to 2.5 %."""
+LONG: Final = 400
+"""Requests after which the oldest refusal is forgotten as the anchor of the measurement."""
+BEYOND: Final = 3.0
+"""Requests beyond the model that prove the limit higher."""
+SLACK: Final = 0.05
+"""Relative error of the model that is no surprise."""
+FALL: Final = 0.7
+"""What is left of the estimate when the limit has fallen."""
+CATCH_UP_S: Final = 0.02
+"""Seconds of pace that may be made up for after a late timer."""
+LEAST_PER_S: Final = 1 / 60
+
+
+class Phase(StrEnum):
+    """What the rate learner is doing."""
+
+    OFF = "off"
+    PROBE = "probe"
+    HOLD = "hold"
+    CLIMB = "climb"
+
+
+class Rate:
+    """Learns a bucket's refill from refusals, paces just below it, and asks for more now and then.
+
+    Formula. At a refusal the bucket is empty; between two refusals it let in exactly what it refilled, as long
+    as it never was full in between. So ``accepted / elapsed`` between an anchor, the first refusal under
+    the present limit, and the latest one is the limit, to one request in ``n``; and it is never above the limit.
+
+    States. *Off*: no quota seen. *Probe*: pace above the estimate (by 25 % when asking for more, by 2/n
+    while an estimate from n requests is refined) until a refusal measures, or until 3 requests more went through
+    than the estimate allows: then *climb*: x1.25 a step until refused. *Hold*: 0.99 of the estimate; a refusal
+    that the model did not expect means that the limit fell: x0.7 and measure anew.
+    After a probe the measurement may only raise the estimate; a refusal while holding lowers it to the
+    measurement. Thus a small bucket that was full for a while cannot drag the estimate down.
+
+    Defaults. Probes come when 0.5 % of the requests since the last one make one (6 to 240 s), so that they cost
+    at most that share of refusals. ``unit`` is the steadier of requests and tokens.
+
+    Weak spots. A limit of a few requests a minute has too few requests to learn from. A bucket of one or two
+    requests is full between any two probes. Other users of the quota look like a limit that moves.
+
+    Args:
+        uniform: Randomness for the times of probes.
+        spending: The books of what was sent and let in.
+    """
+
+    def __init__(self, uniform: Uniform, spending: Spending) -> None:
+        self.phase = Phase.OFF
+        self.estimate = 0.0
+        self.latency_s = 0.3
+        self.refusal_s = 0.05
+        self._uniform, self._books, self._units = uniform, spending, UnitChooser()
+        self._anchor: Mark | None = None
+        self._last: Mark | None = None
+        self._gain = 0.0
+        self._measured = 0
+        self._offset = 0.0
+        self._burst = 0.0
+        self._first: Epoch | None = None
+        self._credit, self._credit_at = 0.0, 0.0
+        self._probe_at = self._climb_at = math.inf
+        self._bound_at = -math.inf
+
+    @property
+    def unit(self) -> Unit:
+        """What the quota counts."""
+        return self._units.unit
+
+    @property
+    def pace(self) -> float:
+        """Units a second; infinity while no quota is known."""
+        factor = {Phase.OFF: math.inf, Phase.PROBE: 1 + self._gain, Phase.HOLD: HOLD, Phase.CLIMB: 1.0}
+        return self.estimate * factor[self.phase] if self.phase is not Phase.OFF else math.inf
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the estimate rests on enough requests."""
+        return self.phase is not Phase.OFF and self._measured >= ENOUGH
+
+    # ---- the door
+
+    def wait(self, now: float, cost: float) -> float:
+        """Return seconds until the pace lets a request of so many units go; 0 if now."""
+        if self.phase is Phase.OFF:
+            return 0.0
+        if self.phase is Phase.HOLD and now >= self._probe_at:
+            self._ask_for_more(now)
+        elif self.phase is Phase.CLIMB and now >= self._climb_at:
+            self._climb(now)
+        self._refill(now)
+        missing = min(cost, self._most_credit()) - self._credit
+        if missing <= 0:
+            return 0.0
+        self._bound_at = now
+        return missing / self.pace + 1e-6
+
+    def on_send(self, now: float, cost: float) -> None:
+        """Spend pace; notice when more went through than the estimate allows."""
+        if self.phase is Phase.OFF:
+            return
+        self._refill(now)
+        self._credit -= cost
+        if self.phase is Phase.PROBE and self.level(now) <= -BEYOND * self._mean:
+            self._raise(now)
+
+    def _refill(self, now: float) -> None:
+        self._credit = min(self._most_credit(), self._credit + (now - self._credit_at) * self.pace)
+        self._credit_at = now
+
+    def _most_credit(self) -> float:
+        """Units of unused pace that may be made up for: after a pause the bucket holds them surely."""
+        least = max(1.5 * self._mean, CATCH_UP_S * self.pace)
+        return max(least, min(0.5 * self._burst, self.estimate)) if self.is_sure else least
+
+    @property
+    def _mean(self) -> float:
+        return self._books.mean[self.unit]
+
+    def level(self, now: float) -> float:
+        """Return what the bucket holds according to the estimate: refill less what was let in since empty."""
+        if self._last is None:
+            return 0.0
+        used = self._books.accepted[self.unit] - self._last.accepted[self.unit]
+        return self.estimate * (now - self._last.at) - used - self._offset
+
+    # ---- asking for more
+
+    def _ask_for_more(self, now: float) -> None:
+        self.phase, self._gain = Phase.PROBE, GAIN - 1
+        self._offset += max(0.0, self.level(now) - 5 * self.estimate)
+
+    def _raise(self, now: float) -> None:
+        self.estimate *= 1 + self._gain
+        self._begin_climb(now)
+
+    def _begin_climb(self, now: float) -> None:
+        self.phase, self._offset = Phase.CLIMB, 0.0
+        self._last = self._anchor = Mark(now, self._books.accepted)
+        self._plan_climb(now)
+
+    def _climb(self, now: float) -> None:
+        if now < self._bound_at + 1.0:
+            self.estimate *= GAIN
+        self._plan_climb(now)
+
+    def _plan_climb(self, now: float) -> None:
+        self._climb_at = now + max(0.4, 0.5 * self.latency_s, self.refusal_s, 4 * self._mean / self.estimate)
+
+    # ---- refusals
+
+    def note_first(self, mark: Mark) -> None:
+        """Remember a refusal that something else was made responsible for: it may be an anchor later."""
+        self._first = mark.since(self._books.start())
+        self._anchor = self._last = mark
+
+    def on_refused(self, now: float, mark: Mark) -> None:
+        """Learn from the first refused request of an episode.
+
+        Args:
+            now: When the refusal was heard, seconds.
+            mark: The refused request's.
+        """
+        anchor, last = self._anchor, self._last
+        if self._first is None:
+            self._first = mark.since(self._books.start())
+        if anchor is None or last is None:
+            self._guess(now, mark, 0.9 * self._books.recent_rate(now, self.unit, more_s=0.5))
+            return
+        epoch, whole = mark.since(last), mark.since(anchor)
+        was, rate = self.phase, whole.rate(self.unit)
+        self._last = mark
+        if was is Phase.OFF:
+            self._start(now, mark, whole)
+        elif whole.requests < FEW:
+            bound = rate * (1 + 2 / whole.requests) if whole.requests else math.inf
+            self.estimate = min(FALL * self.pace, bound)
+            self._probe(GAIN - 1)
+        elif was is Phase.CLIMB:
+            self._guess(now, mark, max(0.7 * self.estimate, min(rate, self.estimate)))
+        elif self._is_surprise(epoch):
+            self._guess(now, mark, min(FALL * self.estimate, epoch.rate(self.unit)))
+        else:
+            self._measure(now, whole, epoch, was)
+        self._offset = 0.0
+        self.estimate = max(self.estimate, self._mean * LEAST_PER_S)
+        self._credit, self._credit_at = 0.0, now
+
+    def _is_surprise(self, epoch: Epoch) -> bool:
+        """Return whether the model still saw units in the bucket."""
+        used = epoch.accepted[self.unit]
+        level = self.estimate * epoch.span_s - used - self._offset
+        return level > self._mean * BEYOND * (1 + self._books.size_spread) + SLACK * used
+
+    def _start(self, now: float, mark: Mark, whole: Epoch) -> None:
+        if whole.requests >= FEW:
+            self._measured = whole.requests
+            self.estimate = whole.rate(self.unit)
+            self._learn_burst()
+            self._probe(2 / whole.requests)
+            return
+        guess = 0.9 * self._books.recent_rate(now, self.unit, more_s=0.5)
+        if whole.requests:
+            guess = min(guess, whole.rate(self.unit) * (1 + 2 / whole.requests))
+        anchor = self._anchor
+        self._guess(now, mark, guess)
+        self._anchor = anchor
+
+    def _guess(self, now: float, mark: Mark, estimate: float) -> None:
+        """Pace at a guess; not so fast that many are refused before the first refusal is heard."""
+        self.estimate = max(1e-3, min(estimate, 2 * self._mean / self.refusal_s))
+        self._anchor = self._last = mark
+        self._measured = 0
+        self._credit, self._credit_at = 0.0, now
+        self._probe(GAIN - 1)
+
+    def _probe(self, gain: float) -> None:
+        self.phase, self._gain = Phase.PROBE, clamp(gain, 0.03, GAIN - 1)
+
+    def _measure(self, now: float, whole: Epoch, epoch: Epoch, was: Phase) -> None:
+        rate = whole.rate(self.unit)
+        only_up = was is Phase.PROBE and self._measured >= ENOUGH
+        self.estimate = max(self.estimate, rate) if only_up else rate
+        self._measured = whole.requests
+        self._learn_burst()
+        self._units.note(epoch)
+        self._switch_unit(whole)
+        if whole.requests < ENOUGH:
+            self._probe(2 / whole.requests)
+            return
+        if whole.requests > LONG and epoch.requests >= ENOUGH:
+            self._anchor = self._last
+        self.phase = Phase.HOLD
+        per_s = self.estimate / self._mean
+        period = clamp(1 / (PROBE_SHARE * per_s), PROBE_SOONEST_S, PROBE_LATEST_S)
+        self._probe_at = now + period * (0.75 + 0.5 * self._uniform())
+
+    def _switch_unit(self, whole: Epoch) -> None:
+        if self._units.decide():
+            self.estimate = whole.rate(self.unit)
+            self._learn_burst()
+
+    def _learn_burst(self) -> None:
+        """What the very first epoch let in beyond the refill was the bucket's size."""
+        if self._first is not None:
+            self._burst = max(0.0, self._first.accepted[self.unit] - self.estimate * self._first.span_s)
+
+    def note_size(self, flight: Flight) -> None:
+        """Take the size of a refused request: buckets of tokens refuse big ones more often."""
+        self._units.note_refused(flight.cost.tokens / max(self._books.mean.tokens, 1e-9))
