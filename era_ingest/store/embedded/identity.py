@@ -7,11 +7,15 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from era_ingest.errors import ConfigurationError
 
 if sys.platform != "win32":
     import pwd
+
+if TYPE_CHECKING:
+    from era_ingest.store.embedded.layout import Layout
 
 _SCRIPT = Path(__file__).with_name("unprivileged.py")
 _NAMES = ("postgres", "nobody")
@@ -50,8 +54,8 @@ def server_identity(data: Path, home: Path) -> Identity:
     """Choose who runs the server.
 
     An ordinary user: that user. Root: the owner of the data folder or of the home, where that is an ordinary
-    user, else ``postgres`` or ``nobody``. Root without capabilities (a locked-down container), and a uid that
-    the user database does not know: a user namespace.
+    user, else ``postgres`` or ``nobody``. A uid that the user database does not know (containers), and a root
+    without its usual capabilities: a user namespace, where the system allows one.
 
     Args:
         data: The data folder; need not exist.
@@ -69,6 +73,20 @@ def server_identity(data: Path, home: Path) -> Identity:
         return Identity(uid, os.getegid(), ())
     user = _service_user()
     return Identity(uid, os.getegid(), _prefix("namespace", user.pw_uid, user.pw_gid))
+
+
+def match_owner(layout: Layout) -> None:
+    """Let files that root made in somebody's home be that somebody's, who will want to use them without root."""
+    if os.geteuid() != 0:
+        return
+    owner = layout.root.parent.stat()
+    if owner.st_uid == 0:
+        return
+    locks = (layout.users_lock, layout.server_lock)
+    made = (layout.root, *locks, layout.socket_pointer, layout.log.parent, layout.log)
+    for path in made:
+        if os.path.lexists(path):
+            os.lchown(path, owner.st_uid, owner.st_gid)
 
 
 def _prefix(mode: str, uid: int, gid: int) -> tuple[str, ...]:

@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Self
 from psycopg import pq
 
 from era_ingest.errors import ConfigurationError, StoreUnavailableError
-from era_ingest.store.embedded import locks, postmaster
+from era_ingest.store.embedded import configuration, locks, postmaster
 from era_ingest.store.embedded.binaries import binaries
 from era_ingest.store.embedded.cluster import ensure_cluster, server_environment
-from era_ingest.store.embedded.configuration import write_configuration
 from era_ingest.store.embedded.failures import explain_os_error, explain_output, log_tail
-from era_ingest.store.embedded.identity import server_identity
+from era_ingest.store.embedded.identity import match_owner, server_identity
 from era_ingest.store.embedded.layout import Layout
 from era_ingest.store.embedded.sockets import ping, prepare_socket_folder, server_url
 from era_ingest.store.embedded.waiting import Waiter
@@ -191,6 +190,7 @@ def _prepare(home: Path) -> Layout:
         layout.log.parent.mkdir(mode=0o700, exist_ok=True)
         os.close(locks.open_lock(layout.users_lock))
         os.close(locks.open_lock(layout.server_lock))
+        match_owner(layout)
     except OSError as error:
         raise explain_os_error("Preparing the embedded database", layout.root, error) from error
     return layout
@@ -243,35 +243,44 @@ def _start(layout: Layout, lock: int, *, durable: bool) -> int:
         identity = server_identity(layout.data, layout.root.parent)
         postmaster.clear_stale(layout.data)
         ensure_cluster(layout, identity, lock, durable=durable)
-        write_configuration(layout.data, durable=durable)
-        identity.give(layout.data / "era.conf")
+        configuration.write_configuration(layout.data, durable=durable)
+        identity.give(layout.data / configuration.NAME)
         folder = prepare_socket_folder(layout, identity)
-        server = [str(binaries() / "postgres"), "-D", str(layout.data), f"--unix_socket_directories={folder}"]
-        removed_at_end = "" if folder.is_relative_to(layout.root) else str(folder)
-        warden = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(_WARDEN),
-            str(layout.users_lock),
-            str(layout.log),
-            removed_at_end,
-        ]
-        with layout.log.open("ab") as log:
-            subprocess.run(  # noqa: S603 - our own programs, no shell
-                [*warden, *identity.prefix, *server],
-                check=True,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=layout.data,
-                env=server_environment(),
-                pass_fds=(lock,),
-                start_new_session=True,  # Ctrl-C in the user's terminal is not for the server
-            )
-            return log.tell()
+        postgres = [str(binaries() / "postgres"), "-D", str(layout.data)]
+        server = [*identity.prefix, *postgres, f"--unix_socket_directories={folder}"]
+        begin = _run_warden(layout, server, lock, folder)
+        match_owner(layout)
     except OSError as error:
         raise explain_os_error("Starting the embedded database", layout.root, error) from error
+    return begin
+
+
+def _run_warden(layout: Layout, server: list[str], lock: int, socket_folder: Path) -> int:
+    """Start the warden, who detaches itself at once; return the log's length before."""
+    removed_at_end = "" if socket_folder.is_relative_to(layout.root) else str(socket_folder)
+    warden = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(_WARDEN),
+        str(layout.users_lock),
+        str(layout.log),
+        removed_at_end,
+    ]
+    with layout.log.open("ab") as log:
+        begin = log.tell()
+        subprocess.run(  # noqa: S603 - our own programs, no shell
+            [*warden, *server],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=layout.data,
+            env=server_environment(),
+            pass_fds=(lock,),
+            start_new_session=True,  # Ctrl-C in the user's terminal is not for the server
+        )
+    return begin
 
 
 def _leave(layout: Layout, users: int) -> None:

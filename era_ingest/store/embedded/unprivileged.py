@@ -5,8 +5,8 @@ A script of its own, run as ``python -I -S unprivileged.py MODE UID GID COMMAND.
 ``setuid``     become UID:GID. Where that user cannot reach the command or the working folder (a home below
                ``/root``), keep the one capability that passes closed folders (CAP_DAC_OVERRIDE) instead of
                opening anybody's permissions.
-``namespace``  stay who we are for the file system, and look like UID:GID inside a user namespace (Linux), for
-               a root without capabilities and for a uid without an entry in the user database.
+``namespace``  stay who we are for the file system, and look like UID:GID inside a user namespace (Linux): for
+               a uid without an entry in the user database, which initdb refuses as well.
 """
 
 from __future__ import annotations
