@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -74,18 +75,21 @@ def verify(ctx: click.Context, *, as_json: bool) -> None:
 
     Finds what is lost, doubled, stale or orphaned, and zero or missing vectors.
 
-    Exit codes: 0 nothing found; 4 something was.
+    Exit codes: 0 nothing wrong (warnings are shown); 4 something is.
     """
-    from era_ingest.pipelines.verify import verify_all
+    from era_ingest.pipelines.verify import is_wrong, verify_all
 
     findings = run_async(verify_all(settings_of(ctx)))
+    wrong = [finding for finding in findings if is_wrong(finding)]
     if as_json:
-        click.echo(json.dumps({"ok": not findings, "findings": [finding.as_dict() for finding in findings]}))
+        click.echo(json.dumps({"ok": not wrong, "findings": [asdict(finding) for finding in findings]}))
     else:
         for finding in findings:
-            click.echo(f"{finding.code}: {finding.subject}: {finding.detail}")
-        click.echo(f"{len(findings)} findings" if findings else "nothing lost, doubled, stale or orphaned")
-    ctx.exit(EXIT_FINDINGS if findings else 0)
+            click.echo(f"{finding.severity}: {finding.code}: {finding.subject}: {finding.detail}")
+        click.echo(
+            f"{len(wrong)} errors" if wrong else "nothing lost, doubled, stale, orphaned, and no wrong vector"
+        )
+    ctx.exit(EXIT_FINDINGS if wrong else 0)
 
 
 @cli.command("settings")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from era_ingest.clients.driver import EmbeddingClient
@@ -15,7 +14,6 @@ from era_ingest.pipelines.meter import Meter
 from era_ingest.pipelines.planning import Plan, plan_books, read_planned
 from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, Stage
 from era_ingest.pipelines.steps import DatabaseSteps
-from era_ingest.pipelines.writer import VectorWriter
 from era_ingest.store import books, models
 
 if TYPE_CHECKING:
@@ -78,25 +76,20 @@ async def _work(
 ) -> None:
     """Run the flow over the books that need it."""
     client = EmbeddingClient(embedder, build_limiter(services.settings), settings=services.settings)
-    writer = VectorWriter(services.database, name=embedder.name, backend=embedder.backend, model=plan.model)
-    steps = DatabaseSteps(services, request, embedder, writer, result)
+    steps = DatabaseSteps(services, request, embedder, plan.model, result)
     flow = IngestFlow(steps, client if Stage.EMBEDDINGS in request.stages else None)
     meter = Meter(flow, client, result, total=len(request.sources) + len(request.removed))
-    helpers = [asyncio.create_task(writer.run()), asyncio.create_task(meter.tick(report))]
+    ticking = asyncio.create_task(meter.tick(report))
     try:
         result.error = await flow.run(read_planned(services, request, plan, result))
         if result.error is None:
             await steps.finish()
-        if result.error is None and Stage.VECTOR_TABLES in request.stages and writer.model is not None:
-            await _activate(services, writer.model)
+        if result.error is None and Stage.VECTOR_TABLES in request.stages and steps.model is not None:
+            await _activate(services, steps.model)
     finally:
-        for helper in helpers:
-            helper.cancel()
-            with suppress(asyncio.CancelledError, EraError):
-                await helper
+        ticking.cancel()
         report(meter.picture())
         meter.summarise(result)
-        result.stage_seconds["commit"] = writer.busy_s
 
 
 async def _activate(services: Services, model: models.Model) -> None:
@@ -111,7 +104,7 @@ async def _remove(services: Services, slug: str, result: IngestReport) -> None:
     async with services.database.connection() as conn:
         removed = await books.remove_book(conn, slug)
     await asyncio.to_thread(services.chunk_files.delete, slug)
-    result.changed_domains |= set(removed.changed_domains)
+    result.changed_domains |= removed.changed_domains
     result.books.append(
         BookReport(
             slug,

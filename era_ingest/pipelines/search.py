@@ -85,16 +85,18 @@ class Searcher:
         if model is None:
             raise ConfigurationError("Nothing has been loaded yet: run `era ingest PATH` first.")
         vector = await self._vector(request, model)
-        query = store_search.Query(
-            domain=domain,
-            category=category,
-            book=request.book,
-            k=request.k,
-            min_score=request.min_score,
-            doctrine_only=request.doctrine_only,
-        )
         async with self._services.database.connection() as conn:
-            return await store_search.search(conn, model, vector, query)
+            return await store_search.search(
+                conn,
+                vector,
+                domain=domain,
+                category=category,
+                book=request.book,
+                k=request.k,
+                min_score=request.min_score,
+                doctrine_only=request.doctrine_only,
+                model=model,
+            )
 
     async def aclose(self) -> None:
         """Let go of the model."""

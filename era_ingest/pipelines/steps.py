@@ -9,7 +9,7 @@ from era_ingest.errors import EraError, PermanentError
 from era_ingest.pipelines.planning import report_of
 from era_ingest.pipelines.report import BookStatus, Stage
 from era_ingest.pipelines.retrying import retry_transient
-from era_ingest.store import books, embeddings, quarantine, views
+from era_ingest.store import books, embeddings, models, quarantine, views
 from era_ingest.store.chunk_table import BookRows
 from era_ingest.store.quarantine import RefusedText
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from era_ingest.pipelines.chunked import ChunkedBook
     from era_ingest.pipelines.report import IngestReport, IngestRequest
     from era_ingest.pipelines.services import Services
-    from era_ingest.pipelines.writer import VectorWriter
     from era_ingest.store.books import LoadCounts
     from era_ingest.store.models import Model
 
@@ -38,8 +37,8 @@ class DatabaseSteps:
     Args:
         services: Open services.
         request: What was asked.
-        embedder: Asked for its dimensions where a book without texts is the first of a model.
-        writer: Commits vectors; knows the model once the first are there.
+        embedder: Names the model; asked for its dimensions where a book without texts is the first of a model.
+        model: The model, if the database knows it already; else it is registered with its first vectors.
         result: Gets a report for each book that is finished.
     """
 
@@ -48,20 +47,20 @@ class DatabaseSteps:
         services: Services,
         request: IngestRequest,
         embedder: Embedder,
-        writer: VectorWriter,
+        model: Model | None,
         result: IngestReport,
     ) -> None:
         self._services = services
         self._request = request
         self._embedder = embedder
-        self._writer = writer
+        self.model = model
         self._result = result
         self._refused: list[RefusedText] = []
         self._viewed: set[str] = set()
 
     async def known(self, hashes: Sequence[bytes]) -> tuple[Collection[bytes], Collection[bytes]]:
         """Return the hashes that the store has, and those that the server is known to refuse."""
-        model = self._writer.model
+        model = self.model
         if model is None:
             return (), ()
         async with self._services.database.connection() as conn:
@@ -72,13 +71,16 @@ class DatabaseSteps:
         return known, refused
 
     async def commit(self, hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
-        """Make the vectors of one request durable."""
-        await self._writer.commit(hashes, vectors)
+        """Make the vectors of finished requests durable, in one transaction."""
+        started = time.monotonic()
+        model = await self._ensure_model(int(vectors.shape[1]))
+        await retry_transient(lambda: self._store(model, hashes, vectors))
+        self._add_seconds("commit", started)
 
     async def refuse(self, item: TextItem, error: EraError) -> None:
         """Put one text into the quarantine, at the latest when a book that holds it is loaded."""
         self._refused.append(RefusedText(item.content_hash, item.text, type(error).__name__, error.message))
-        if self._writer.model is not None:
+        if self.model is not None:
             await retry_transient(self._store_refused)
 
     async def finish(self) -> None:
@@ -89,7 +91,7 @@ class DatabaseSteps:
         """
         if not self._refused:
             return
-        if self._writer.model is None:
+        if self.model is None:
             raise PermanentError(
                 f"The embedder refused every text, so this looks like a wrong model or server: "
                 f"{self._refused[0].detail} Run `era doctor`."
@@ -102,15 +104,14 @@ class DatabaseSteps:
         report = report_of(book, BookStatus.LOADED)
         report.texts_embedded, report.texts_reused = counts.embedded, counts.reused
         if Stage.VECTOR_TABLES in self._request.stages:
-            model = self._writer.model or await self._probe()
+            model = self.model or await self._probe()
             loaded = await retry_transient(lambda: self._load_rows(book, counts, model))
             report.rows_written = loaded.inserted + loaded.updated
             report.rows_deleted = loaded.deleted
             self._result.changed_domains |= set(loaded.changed_domains)
             await self._ensure_views(loaded.changed_domains)
         report.seconds = time.monotonic() - started
-        seconds = self._result.stage_seconds
-        seconds["load"] = seconds.get("load", 0.0) + report.seconds
+        self._add_seconds("load", started)
         self._result.books.append(report)
 
     async def lack(self, book: ChunkedBook) -> None:
@@ -129,7 +130,7 @@ class DatabaseSteps:
             return await books.load_book(conn, model, rows)
 
     async def _store_refused(self) -> None:
-        model = self._writer.model
+        model = self.model
         if self._refused and model is not None:
             storing = list(self._refused)
             async with self._services.database.connection() as conn:
@@ -147,4 +148,21 @@ class DatabaseSteps:
         dimensions = self._embedder.dimensions
         if dimensions is None:
             dimensions = int((await self._embedder.embed([_PROBE_TEXT])).vectors.shape[1])
-        return await self._writer.ensure_model(dimensions)
+        return await self._ensure_model(dimensions)
+
+    async def _ensure_model(self, dimensions: int) -> Model:
+        """Register the model on first use."""
+        if self.model is None:
+            async with self._services.database.connection() as conn:
+                self.model = await models.ensure_model(
+                    conn, name=self._embedder.name, backend=self._embedder.backend, dimensions=dimensions
+                )
+        return self.model
+
+    async def _store(self, model: Model, hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+        async with self._services.database.connection() as conn:
+            await embeddings.store_vectors(conn, model.id, hashes, vectors, dimensions=model.dimensions)
+
+    def _add_seconds(self, stage: str, started: float) -> None:
+        seconds = self._result.stage_seconds
+        seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - started
