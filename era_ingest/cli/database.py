@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import click
 
 from era_ingest.cli.app import cli, settings_of
-from era_ingest.errors import ConfigurationError
 from era_ingest.store import location
+from era_ingest.store.embedded.binaries import binaries
 
 
 @cli.group()
@@ -30,11 +29,9 @@ def url(ctx: click.Context) -> None:
 @click.pass_context
 def psql(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Open psql on the database; further arguments go to psql (such as -c 'SELECT 1')."""
-    program = location.psql_program() or shutil.which("psql")
-    if program is None:
-        raise ConfigurationError("psql was not found: install your system's PostgreSQL client.")
+    program = binaries() / "psql"
     with location.database(settings_of(ctx)) as found:
-        done = subprocess.run([program, found, *arguments], check=False)  # noqa: S603 - the user's own arguments
+        done = subprocess.run([str(program), found, *arguments], check=False)  # noqa: S603 - the user's own arguments
     ctx.exit(done.returncode)
 
 

@@ -114,7 +114,7 @@ class Searcher:
             await self.aclose()
             self._embedder, self._model = build_embedder_for(self._services.settings, model.name), model
         reply = await self._embedder.embed([text])
-        return reply.vectors[0]
+        return np.asarray(reply.vectors[0], dtype=np.float32)
 
 
 def _parse_category(raw: str | None) -> Category | None:

@@ -33,10 +33,12 @@ class Services:
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """Yield the services; start the embedded server where it is meant, bring the schema up to date.
+    """Yield the services.
+
+    The embedded server is started where it is meant; the schema is brought up to date.
 
     Raises:
-        ConfigurationError: The database is not fit (no pgvector, too old, wrong password), or a folder is not.
+        ConfigurationError: The database (no pgvector, too old, wrong password) or a folder is not fit.
         StoreUnavailableError: The database cannot be reached.
     """
     with location.database(settings) as url:

@@ -37,7 +37,7 @@ class DatabaseSteps:
     Args:
         services: Open services.
         request: What was asked.
-        embedder: Names the model; asked for its dimensions where a book without texts is the first of a model.
+        embedder: Names the model; tells its dimensions where a book without texts is the first of a model.
         model: The model, if the database knows it already; else it is registered with its first vectors.
         result: Gets a report for each book that is finished.
     """
