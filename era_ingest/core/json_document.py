@@ -15,6 +15,7 @@ from era_ingest.errors import MalformedDocumentError
 
 DEFAULT_LIMITS = InputLimits()
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+_CUT = frozenset({"unexpected end of data", "truncated data"})
 _LONGEST_ESCAPE = len("\\uXXXX")
 _EXACT_DIGITS = 18
 _SPACE = " \t\n\r"
@@ -84,12 +85,15 @@ def decode_text(file: RawFile, *, detect_json: bool = False) -> str:
         detect_json: Recognise UTF-16 and UTF-32 without a mark too, by the NULs among the first four bytes.
 
     Raises:
-        MalformedDocumentError: ``reason`` is ``not_unicode``; it names the first byte that does not fit.
+        MalformedDocumentError: ``reason`` is ``truncated`` (the last character is cut), or ``not_unicode``; it
+            names the first byte that does not fit.
     """
     encoding = json.detect_encoding(file.data) if detect_json or _has_mark(file.data) else "utf-8"
     try:
         return file.data.decode(encoding, "surrogatepass")
     except UnicodeDecodeError as error:
+        if error.end == len(file.data) and error.reason in _CUT:
+            _refuse(file, "truncated", "It ends inside a character: it was cut, or is still being written.")
         _refuse(
             file,
             "not_unicode",
@@ -125,6 +129,7 @@ def _refuse_syntax(file: RawFile, text: str, error: json.JSONDecodeError) -> NoR
         or error.msg.startswith("Unterminated string")
         or ("escape" in error.msg and error.pos + _LONGEST_ESCAPE > len(text))
         or (rest != "" and any(literal.startswith(rest) for literal in _LITERALS))
+        or not rest.strip("+-.eE")  # within a number
     )
     if at_end:
         _refuse(

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from era_ingest.core.json_document import JsonObject, RawFile, decode_text, parse_json
+from era_ingest.core.limits import InputLimits
+from era_ingest.errors import MalformedDocumentError
+
+WHOLE = '[{"chapter_index": 1, "principles": ["Sow in three parts – früh.", true, 1.5e3, null]}]'
+
+
+def _refused(data: bytes | str, limits: InputLimits | None = None) -> MalformedDocumentError:
+    raw = data.encode() if isinstance(data, str) else data
+    with pytest.raises(MalformedDocumentError) as caught:
+        parse_json(RawFile("book.json", raw), limits or InputLimits())
+    assert caught.value.file == "book.json"
+    assert "book.json" in caught.value.message
+    assert len(caught.value.message) < 300
+    return caught.value
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_unicode_encodings_are_recognised(encoding: str) -> None:
+    """UTF-8 with and without a mark, UTF-16 and UTF-32 are read alike."""
+    assert parse_json(RawFile("f", WHOLE.encode(encoding))) == json.loads(WHOLE)
+
+
+@pytest.mark.parametrize("data", ["", " \n", "\ufeff", "\0" * 512])
+def test_an_empty_file_says_so(data: str) -> None:
+    """Nothing, white space, a mark alone, or the zeros that a crash leaves."""
+    assert _refused(data).reason == "empty"
+
+
+@pytest.mark.parametrize(
+    "data", ["hello", "<html></html>", "{'a': 1}", "[1,]", '["a\nb"]', "[1 2]", "%PDF-1.7", "nul"]
+)
+def test_what_is_no_json_says_where(data: str) -> None:
+    """The message names line and column."""
+    error = _refused(data + " ")
+    assert error.reason == ("truncated" if data == "nul" else "not_json")
+    assert "line 1" in error.message or "line 2" in error.message
+
+
+@pytest.mark.parametrize("length", range(1, len(WHOLE)))
+def test_every_prefix_is_truncated(length: int) -> None:
+    """A file that was cut anywhere is told from one that is wrong."""
+    assert _refused(WHOLE[:length]).reason == "truncated"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
+def test_a_cut_inside_a_character_is_truncated(encoding: str) -> None:
+    """Half of a character at the end is no wrong encoding."""
+    assert _refused('["frü'.encode(encoding)[:-1]).reason == "truncated"
+
+
+def test_latin_1_is_refused() -> None:
+    """No encoding is guessed: what is no Unicode is refused with the byte's position."""
+    assert _refused('["früh, und noch mehr"]'.encode("latin-1")).reason == "not_unicode"
+
+
+@pytest.mark.parametrize("data", ["[] []", "[]\n{}\n", "[]x", "[]\0"])
+def test_data_after_the_end_is_refused(data: str) -> None:
+    """Concatenated documents are not silently halved."""
+    error = _refused(data)
+    assert error.reason == "trailing_data"
+    assert "after the end" in error.message
+
+
+@pytest.mark.parametrize("unit", ["[", '{"a":'])
+def test_deep_nesting_is_an_error_not_a_crash(unit: str) -> None:
+    """A hundred thousand levels are refused."""
+    assert _refused(unit * 100_000).reason == "too_deep"
+
+
+def test_too_many_values_are_refused_before_they_are_made() -> None:
+    """The number of arrays and objects is bounded, since each takes more memory than its text."""
+    assert _refused("[" + "[]," * 50 + "[]]", InputLimits(max_containers=50)).reason == "too_many_values"
+
+
+def test_a_number_of_many_digits_is_no_trap() -> None:
+    """Thousands of digits are read as a float: converting them exactly takes quadratic time."""
+    (value,) = parse_json(RawFile("f", b"[" + b"9" * 100_000 + b"]"))  # type: ignore[misc]
+    assert value == math.inf  # type: ignore[has-type]
+
+
+def test_of_equal_keys_the_last_counts_and_none_is_forgotten() -> None:
+    """The object knows what it refused."""
+    value = parse_json(RawFile("f", b'{"a": 1, "b": 2, "a": 3}'))
+    assert isinstance(value, JsonObject)
+    assert value == {"a": 3, "b": 2}
+    assert value.refused == (("a", 1),)
+
+
+def test_what_cleaning_can_mend_is_accepted() -> None:
+    """NaN, infinities and lone surrogates, escaped or raw, are let in; NUL too."""
+    data = b'["\\ud800", "\xed\xa0\x80", NaN, 1e999, -Infinity, "\\u0000"]'
+    value = parse_json(RawFile("f", data))
+    assert isinstance(value, list)
+    assert value[:2] == ["\ud800", "\ud800"]
+    assert math.isnan(value[2])
+    assert value[3:] == [math.inf, -math.inf, "\0"]
+
+
+def test_text_is_decoded_by_its_mark() -> None:
+    """Plain text is UTF-8 unless a mark says otherwise."""
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        assert decode_text(RawFile("f", "früh".encode(encoding))) == "früh"
