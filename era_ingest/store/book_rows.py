@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
+from era_ingest.store.binary import BytesArray
 from era_ingest.store.staging import fill_staging
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ async def compare(
             sql.SQL(
                 """
                 select n.position, o.id
-                from unnest(%b::bytea[], %b::bytea[]) with ordinality as n (id, digest, position)
+                from unnest(%b, %b) with ordinality as n (id, digest, position)
                 full join (select id, uuid_send(id) as raw, uuid_send(digest) as digest
                            from {table} where book = %s) as o
                   on o.raw = n.id
@@ -76,7 +77,7 @@ async def compare(
                 order by n.position
                 """
             ).format(table=model.table),
-            (list(digests), list(digests.values()), book),
+            (BytesArray(digests), BytesArray(digests.values()), book),
         )
         found = await cursor.fetchall()
     return Difference(

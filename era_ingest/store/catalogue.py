@@ -125,7 +125,9 @@ async def take(
     await _store(conn, [(source, source.fingerprint) for source in sources], now)
     cursor = await conn.execute(
         """
-        update era.landing_files set taken_fingerprint = fingerprint, taken_at = %s, attempts = attempts + 1
+        update era.landing_files set
+            attempts = attempts + (taken_fingerprint is distinct from fingerprint)::int,
+            taken_fingerprint = fingerprint, taken_at = %s
         where slug = any(%s) or (slug = any(%s) and fingerprint = '')
         returning slug, fingerprint, attempts
         """,

@@ -8,6 +8,7 @@ import numpy as np
 from psycopg import errors
 
 from era_ingest.errors import PermanentError, ResponseMismatchError
+from era_ingest.store.binary import COPY_HEADER, COPY_TRAILER, BytesArray
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -19,8 +20,6 @@ HASH_BYTES = 32
 NORM_TOLERANCE = 1e-3
 """How far a vector's length may be from 1; the table's own constraint says the same."""
 
-_COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_COPY_TRAILER = b"\xff\xff"
 _COPY_COLUMNS = "(model_id, content_hash, embedding) from stdin (format binary)"
 
 
@@ -37,7 +36,7 @@ async def known_hashes(conn: AsyncConnection[Any], model_id: int, hashes: Collec
     async with conn.cursor(binary=True) as cursor:
         await cursor.execute(
             "select content_hash from era.embeddings where model_id = %s and content_hash = any(%b)",
-            (model_id, list(hashes)),
+            (model_id, BytesArray(hashes)),
         )
         return {row[0] for row in await cursor.fetchall()}
 
@@ -158,4 +157,4 @@ def encode_copy(model_id: int, hashes: Sequence[bytes], vectors: NDArray[np.floa
     rows["vector_bytes"] = 4 + 4 * dimensions
     rows["dimensions"] = dimensions
     rows["vector"] = vectors
-    return b"".join((_COPY_HEADER, rows.tobytes(), _COPY_TRAILER))
+    return b"".join((COPY_HEADER, rows.tobytes(), COPY_TRAILER))

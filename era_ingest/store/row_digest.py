@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _VERSION = "1"
+_OFFSETS = struct.Struct(">ii")
+_COLUMNS = ("id", "chapter_title", "domains", "weight", "start_char", "end_char")
 
 
 def condense(table: pa.Table) -> dict[bytes, bytes]:
@@ -17,14 +20,19 @@ def condense(table: pa.Table) -> dict[bytes, bytes]:
     An id stands for book, chapter, category and text already; the digest covers title, domains, weight and
     offsets. Entries of one chapter share theirs, so most digests are looked up, not computed.
     """
-    seen: dict[tuple[object, ...], bytes] = {}
+    shared: dict[tuple[object, ...], bytes] = {}
     digests: dict[bytes, bytes] = {}
-    names = ("id", "chapter_title", "domains", "weight", "start_char", "end_char")
-    columns = [table.column(name).to_pylist() for name in names]
+    columns = [table.column(name).to_pylist() for name in _COLUMNS]
     for identifier, title, domains, weight, start, end in zip(*columns, strict=True):
-        key = (title, tuple(domains), weight, start, end)
-        digest = seen.get(key)
+        key = (title, *domains, weight)
+        digest = shared.get(key)
         if digest is None:
-            digest = seen[key] = blake2b(repr((_VERSION, key)).encode(), digest_size=16).digest()
+            digest = shared[key] = _hash(repr((_VERSION, title, domains, weight)).encode())
+        if start is not None:
+            digest = _hash(digest + _OFFSETS.pack(start, end))
         digests[identifier] = digest
     return digests
+
+
+def _hash(payload: bytes) -> bytes:
+    return blake2b(payload, digest_size=16).digest()
