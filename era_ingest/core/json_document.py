@@ -85,7 +85,7 @@ def decode_text(file: RawFile, *, detect_json: bool = False) -> str:
         detect_json: Recognise UTF-16 and UTF-32 without a mark too, by the NULs among the first four bytes.
 
     Raises:
-        MalformedDocumentError: ``reason`` is ``truncated`` (the last character is cut), or ``not_unicode``; it
+        MalformedDocumentError: ``reason`` is ``truncated`` (the last character is cut) or ``not_unicode``; it
             names the first byte that does not fit.
     """
     encoding = json.detect_encoding(file.data) if detect_json or _has_mark(file.data) else "utf-8"
