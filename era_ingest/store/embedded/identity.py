@@ -76,15 +76,14 @@ def server_identity(data: Path, home: Path) -> Identity:
 
 
 def match_owner(layout: Layout) -> None:
-    """Let files that root made in somebody's home be that somebody's, who will want to use them without root."""
+    """Give files that root made in somebody's home to that somebody, who will use them without root."""
     if os.geteuid() != 0:
         return
     owner = layout.root.parent.stat()
     if owner.st_uid == 0:
         return
-    locks = (layout.users_lock, layout.server_lock)
-    made = (layout.root, *locks, layout.socket_pointer, layout.log.parent, layout.log)
-    for path in made:
+    files = (layout.users_lock, layout.server_lock, layout.socket_pointer, layout.log)
+    for path in (layout.root, layout.log.parent, *files):
         if os.path.lexists(path):
             os.lchown(path, owner.st_uid, owner.st_gid)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from era_ingest.errors import ConfigurationError
@@ -13,6 +14,7 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
@@ -27,6 +29,16 @@ def open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Open a lock file for the length of a context; processes that inherit it keep the lock."""
+    descriptor = open_lock(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def try_shared(descriptor: int) -> bool:
     """Take the lock beside other shared holders; False where somebody holds it exclusively."""
     return _try(descriptor, fcntl.LOCK_SH)
@@ -35,11 +47,6 @@ def try_shared(descriptor: int) -> bool:
 def try_exclusive(descriptor: int) -> bool:
     """Take the lock alone; False where anybody else holds it. A shared lock held here is given up first."""
     return _try(descriptor, fcntl.LOCK_EX)
-
-
-def unlock(descriptor: int) -> None:
-    """Give the lock up, for every process that shares this open file."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def is_held(path: Path) -> bool:

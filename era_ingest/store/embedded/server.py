@@ -12,38 +12,27 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from psycopg import pq
 
-from era_ingest.errors import ConfigurationError, StoreUnavailableError
-from era_ingest.store.embedded import configuration, locks, postmaster
-from era_ingest.store.embedded.binaries import binaries
-from era_ingest.store.embedded.cluster import ensure_cluster, server_environment
-from era_ingest.store.embedded.failures import explain_os_error, explain_output, log_tail
-from era_ingest.store.embedded.identity import match_owner, server_identity
+from era_ingest.errors import StoreUnavailableError
+from era_ingest.store.embedded import locks, postmaster
 from era_ingest.store.embedded.layout import Layout
-from era_ingest.store.embedded.sockets import ping, prepare_socket_folder, server_url
+from era_ingest.store.embedded.sockets import ping, server_url
+from era_ingest.store.embedded.starting import ensure_running, prepare_home
 from era_ingest.store.embedded.waiting import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import TracebackType
 
 START_TIMEOUT_S = 600.0
 """How long crash recovery may take before a user gives up; the recovery itself goes on."""
-SILENT_TIMEOUT_S = 60.0
-"""How long a server may hold its lock without a socket that answers."""
 STOP_TIMEOUT_S = 60.0
-_TELL_EVERY_S = 5.0
-_LONGEST_PATH_BYTES = 900
-"""PostgreSQL keeps paths in 1,024 bytes, and appends to this one."""
 
-_WARDEN = Path(__file__).with_name("warden.py")
 _WAITER = Waiter()
 _logger = logging.getLogger(__name__)
 
@@ -128,11 +117,11 @@ def hold(
         ConfigurationError: A person must act: permissions, another version's data, a platform without it.
         StoreUnavailableError: Full disk, no memory, or not ready in time.
     """
-    layout = _prepare(home)
+    layout = prepare_home(home)
     users = locks.open_lock(layout.users_lock)
     try:
         _join(layout, users, timeout_s)
-        url = _ensure_running(layout, durable=durable, timeout_s=timeout_s, tell=on_wait or _logger.info)
+        url = ensure_running(layout, durable=durable, timeout_s=timeout_s, tell=on_wait or _logger.info)
     except BaseException:
         os.close(users)
         raise
@@ -175,112 +164,10 @@ def status(home: Path) -> ServerStatus:
     )
 
 
-def _prepare(home: Path) -> Layout:
-    """Make the folders; only they and what is in them are ever written."""
-    binaries()
-    layout = Layout.of(home)
-    if len(os.fsencode(layout.data)) > _LONGEST_PATH_BYTES:
-        raise ConfigurationError(
-            f"ERA_HOME is too long ({layout.data}): at most {_LONGEST_PATH_BYTES} bytes."
-        )
-    try:
-        layout.root.parent.mkdir(parents=True, exist_ok=True)
-        # Passable, not readable: as root the server runs as somebody else, who must reach his data.
-        layout.root.mkdir(mode=0o711, exist_ok=True)
-        layout.log.parent.mkdir(mode=0o700, exist_ok=True)
-        os.close(locks.open_lock(layout.users_lock))
-        os.close(locks.open_lock(layout.server_lock))
-        match_owner(layout)
-    except OSError as error:
-        raise explain_os_error("Preparing the embedded database", layout.root, error) from error
-    return layout
-
-
 def _join(layout: Layout, users: int, timeout_s: float) -> None:
     """Become a user; refused only while the last one, or the warden, stops the server."""
     if not _WAITER.until(lambda: locks.try_shared(users), timeout_s):
         raise StoreUnavailableError(f"The database in {layout.root} has been stopping for {timeout_s:.0f} s.")
-
-
-def _ensure_running(layout: Layout, *, durable: bool, timeout_s: float, tell: Callable[[str], None]) -> str:
-    """Return the URL once the server answers; whoever gets the server lock starts it, the others wait."""
-    started_at_byte: int | None = None
-    told_s = 0.0
-    silent_since_s = 0.0
-    for waited_s in _WAITER.attempts(timeout_s):
-        answer = ping(layout)
-        if answer is pq.Ping.OK and (url := server_url(layout)):
-            return url
-        if answer is pq.Ping.REJECT:
-            silent_since_s = waited_s
-        lock = locks.open_lock(layout.server_lock)
-        try:
-            if locks.try_exclusive(lock):
-                if started_at_byte is not None:
-                    output = log_tail(layout.log, started_at_byte)
-                    raise explain_output(f"Starting the database in {layout.root}", output)
-                started_at_byte = _start(layout, lock, durable=durable)
-                silent_since_s = waited_s
-        finally:
-            os.close(lock)
-        if waited_s - silent_since_s > SILENT_TIMEOUT_S:
-            raise StoreUnavailableError(
-                f"The database in {layout.root} is held by processes that do not answer. They may be of "
-                "another container or machine that shares this folder, or left from a crash: `era db stop`."
-            )
-        if waited_s - told_s > _TELL_EVERY_S:
-            told_s = waited_s
-            tell(f"Waiting for the database in {layout.root} ({waited_s:.0f} s so far; recovering?).")
-    raise StoreUnavailableError(
-        f"The database in {layout.root} is not ready after {timeout_s:.0f} s; it goes on recovering. "
-        f"See {layout.log} and try again later."
-    )
-
-
-def _start(layout: Layout, lock: int, *, durable: bool) -> int:
-    """Start the server under its warden; the lock goes to them. Return where the log begins to be its own."""
-    try:
-        identity = server_identity(layout.data, layout.root.parent)
-        postmaster.clear_stale(layout.data)
-        ensure_cluster(layout, identity, lock, durable=durable)
-        configuration.write_configuration(layout.data, durable=durable)
-        identity.give(layout.data / configuration.NAME)
-        folder = prepare_socket_folder(layout, identity)
-        postgres = [str(binaries() / "postgres"), "-D", str(layout.data)]
-        server = [*identity.prefix, *postgres, f"--unix_socket_directories={folder}"]
-        begin = _run_warden(layout, server, lock, folder)
-        match_owner(layout)
-    except OSError as error:
-        raise explain_os_error("Starting the embedded database", layout.root, error) from error
-    return begin
-
-
-def _run_warden(layout: Layout, server: list[str], lock: int, socket_folder: Path) -> int:
-    """Start the warden, who detaches itself at once; return the log's length before."""
-    removed_at_end = "" if socket_folder.is_relative_to(layout.root) else str(socket_folder)
-    warden = [
-        sys.executable,
-        "-I",
-        "-S",
-        str(_WARDEN),
-        str(layout.users_lock),
-        str(layout.log),
-        removed_at_end,
-    ]
-    with layout.log.open("ab") as log:
-        begin = log.tell()
-        subprocess.run(  # noqa: S603 - our own programs, no shell
-            [*warden, *server],
-            check=True,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=layout.data,
-            env=server_environment(),
-            pass_fds=(lock,),
-            start_new_session=True,  # Ctrl-C in the user's terminal is not for the server
-        )
-    return begin
 
 
 def _leave(layout: Layout, users: int) -> None:
