@@ -15,7 +15,7 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
-from era_ingest.clients.driver import TextItem
+from era_ingest.clients.feed import TextItem
 from era_ingest.core.ledger import TextLedger
 from era_ingest.errors import EraError
 

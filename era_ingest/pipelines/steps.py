@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from era_ingest.clients.backend import Embedder
-    from era_ingest.clients.driver import TextItem
+    from era_ingest.clients.feed import TextItem
     from era_ingest.core.ledger import TextCounts
     from era_ingest.pipelines.chunked import ChunkedBook
     from era_ingest.pipelines.report import IngestReport, IngestRequest

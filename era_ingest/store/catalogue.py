@@ -139,6 +139,31 @@ async def take(
     return digest.hexdigest()
 
 
+async def mark_done(
+    conn: AsyncConnection[Any], sources: Collection[BookSource], removed: Collection[str], now: datetime
+) -> None:
+    """Note that books were dealt with as they were found: loaded, unchanged, refused or removed.
+
+    No run is due for them until their files change. What is noted already is not written again.
+
+    Args:
+        conn: A connection; the caller commits.
+        sources: Books as they were read; they need not be in the catalogue.
+        removed: Slugs of books that were removed.
+        now: The present.
+    """
+    await conn.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
+    await _store(conn, [(source, source.fingerprint) for source in sources], now)
+    await conn.execute(
+        """
+        update era.landing_files set taken_fingerprint = fingerprint, taken_at = %s
+        where slug = any(%s) and taken_fingerprint is distinct from fingerprint
+        """,
+        (now, [source.slug for source in sources]),
+    )
+    await forget(conn, removed)
+
+
 async def release(conn: AsyncConnection[Any], slugs: Collection[str]) -> None:
     """Let books be due again, after their run failed."""
     await conn.execute(
