@@ -1,0 +1,29 @@
+"""The whole graph on one page. Start here: ``dagster dev -m era_ingest.definitions`` or ``era dev``.
+
+landing_catalog ── books ── chunks ── embeddings ── vector_tables ──┬── minister_files
+                     │                                             └── domain_index
+                     └── quarantine
+partitions:          └──────────── a book each ───────────────┘        a domain each
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from era_ingest.orchestration.assets.domains import domain_index, minister_files
+from era_ingest.orchestration.assets.ingest import load_books
+from era_ingest.orchestration.assets.landing import QUARANTINE, landing_catalog
+from era_ingest.orchestration.io import ParquetIOManager
+from era_ingest.orchestration.jobs import ingest_job, landing_job, ministers_job
+from era_ingest.orchestration.resources import EraResource
+from era_ingest.orchestration.schedules import nightly_backfill
+from era_ingest.orchestration.sensors import landing_sensor, ministers_sensor
+
+defs = dg.Definitions(
+    assets=[landing_catalog, load_books, QUARANTINE, minister_files, domain_index],
+    jobs=[ingest_job, ministers_job, landing_job],
+    sensors=[landing_sensor, ministers_sensor],
+    schedules=[nightly_backfill],
+    resources={"era": EraResource(), "io_manager": ParquetIOManager()},
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,205 @@
+"""``era ingest``: the pipelines at once, in a thread; Dagster beside them, recording real runs as they go.
+
+Importing Dagster and opening its instance take some two seconds, in which the books are on their way already. Where
+nothing changed, Dagster is not imported at all and no run is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import CancelledError, Future
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from era_ingest.orchestration.loading import audit_ministers, load_found
+from era_ingest.orchestration.work import BookWork, Loaded
+from era_ingest.pipelines.indexes import DomainIndexReport, refresh_domain_indexes, stale_indexes
+from era_ingest.pipelines.landing import Arrivals, resolve_paths
+from era_ingest.pipelines.ministers import MinistersReport, build_ministers, stale_ministers
+from era_ingest.pipelines.outcome import IngestOutcome
+from era_ingest.pipelines.report import BookStatus
+from era_ingest.pipelines.services import open_services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from era_ingest.core.audit import Finding
+    from era_ingest.pipelines.outcome import IngestOptions
+    from era_ingest.pipelines.report import Progress
+    from era_ingest.settings import Settings
+
+GRACE_S = 0.5
+"""How long a run may take before Dagster is imported: by then one that has nothing to do is over."""
+_QUIET = frozenset({BookStatus.UNCHANGED, BookStatus.PENDING})
+
+
+def run_ingest(
+    paths: Sequence[Path], settings: Settings, options: IngestOptions, report: Callable[[Progress], None]
+) -> IngestOutcome:
+    """Load books from paths, rebuild what depends on them, and record it as Dagster materializations.
+
+    Args:
+        paths: Landing folders, books' folders, or files.
+        settings: The process settings.
+        options: Switches of the ingestion.
+        report: Told how far it is, from another thread, at most five times a second.
+
+    Returns:
+        What came of it; what stopped the loading early stands in its ``ingest.error``.
+
+    Raises:
+        ConfigurationError: A path, a setting or the database is not fit for use.
+        StoreUnavailableError: The database or a disk is away. What was finished is kept.
+    """
+    started = time.monotonic()
+    work = LocalWork(paths, settings, options, report)
+    with work:
+        arrivals = work.arrivals.result()
+        run_ids: tuple[str, ...] = ()
+        if not work.nothing_to_record(GRACE_S):
+            from era_ingest.orchestration.recorded import record_runs
+
+            run_ids = record_runs(settings, work)
+        loaded = work.loaded.result()
+        ministers = work.ministers.result()
+    return IngestOutcome(
+        ingest=loaded.report,
+        ministers=ministers,
+        landing_defects=arrivals.defects,
+        seconds=time.monotonic() - started,
+        run_ids=run_ids,
+    )
+
+
+class LocalWork:
+    """The pipelines in a thread of their own; its futures are done one after another.
+
+    It is the `Era` of the runs that record it: their steps wait for what is on its way already.
+
+    Attributes:
+        run_id: The Dagster run that loads the books, and what provenance rows name.
+        arrivals: What lies at the paths.
+        loaded: What became of the books.
+        ministers: What became of the minister files; None if the loading stopped before them.
+        indexes: What became of views and indexes.
+
+    Args:
+        paths: Landing folders, books' folders, or files.
+        settings: The process settings.
+        options: Switches of the ingestion.
+        report: Told how far it is.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        settings: Settings,
+        options: IngestOptions,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self.run_id = str(uuid4())
+        self.options = options
+        self.arrivals: Future[Arrivals] = Future()
+        self.loaded: Future[Loaded] = Future()
+        self.ministers: Future[MinistersReport | None] = Future()
+        self.indexes: Future[list[DomainIndexReport]] = Future()
+        self.ministers_audit: Future[list[Finding]] = Future()
+        self._paths = paths
+        self._settings = settings
+        self._report = report
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._run, name="era-ingest", daemon=True)
+
+    def __enter__(self) -> LocalWork:
+        """Set to work."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Wait for the end; stop at once if the caller failed or was interrupted."""
+        if exception[0] is not None and self._loop is not None and self._task is not None:
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join()
+
+    def nothing_to_record(self, grace_s: float) -> bool:
+        """Say whether all is over within a time and nothing was changed; raise what went wrong before that."""
+        try:
+            loaded = self.loaded.result(timeout=grace_s)
+            if any(book.status not in _QUIET for book in loaded.report.books) or loaded.report.error:
+                return False
+            ministers = self.ministers.result(timeout=grace_s)
+            return not (ministers and ministers.published) and not self.indexes.result(timeout=grace_s)
+        except TimeoutError:
+            return False
+
+    # The Era of the recorded runs: what they ask for is what this does anyway.
+
+    @property
+    def retries(self) -> bool:
+        """Never: the work is done once, and a person waits for it."""
+        return False
+
+    def load(self, work: BookWork, report: Callable[[Progress], None]) -> Loaded:
+        """Wait for the books."""
+        del work, report
+        return self.loaded.result()
+
+    def build_ministers(self, domains: tuple[str, ...] | None) -> MinistersReport:
+        """Wait for the minister files."""
+        del domains
+        return self.ministers.result() or MinistersReport()
+
+    def refresh_indexes(self, domains: tuple[str, ...] | None) -> Sequence[DomainIndexReport]:
+        """Wait for views and indexes."""
+        del domains
+        return self.indexes.result()
+
+    def audit_ministers(self, domains: tuple[str, ...] | None) -> Sequence[Finding]:
+        """Wait for the comparison of the files with the database."""
+        del domains
+        return self.ministers_audit.result()
+
+    def _run(self) -> None:
+        futures: list[Future[object]] = [  # type: ignore[list-item]
+            self.arrivals,
+            self.loaded,
+            self.ministers,
+            self.indexes,
+            self.ministers_audit,
+        ]
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # noqa: BLE001 - the thread's boundary: whoever waits for a result gets it
+            cause: BaseException = CancelledError() if isinstance(error, asyncio.CancelledError) else error
+            for future in futures:
+                if not future.done():
+                    future.set_exception(cause)
+
+    async def _main(self) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()  # type: ignore[assignment]
+        async with open_services(self._settings) as services:
+            arrivals = await resolve_paths(services, self._paths, run_id=self.run_id)
+            self.arrivals.set_result(arrivals)
+            work = BookWork(
+                slugs=tuple(source.slug for source in arrivals.sources),
+                removed=arrivals.removed,
+                run_id=self.run_id,
+                force=self.options.force,
+                retry_refused=self.options.retry_refused,
+            )
+            found = {source.slug: source for source in arrivals.sources}
+            loaded = await load_found(services, work, found, arrivals.removed, self._report)
+            self.loaded.set_result(loaded)
+            if loaded.report.error is not None:
+                self.ministers.set_result(None)
+                self.indexes.set_result([])
+                self.ministers_audit.set_result([])
+                return
+            domains = await stale_ministers(services)
+            self.ministers.set_result(await build_ministers(services, domains))
+            self.ministers_audit.set_result(await audit_ministers(services, domains) if domains else [])
+            self.indexes.set_result(await refresh_domain_indexes(services, await stale_indexes(services)))
