@@ -161,14 +161,17 @@ def _build_book(name: str, file: RawFile, outline: _Outline, rules: ParseRules) 
     waiting: list[str] = []
     index = 0
     for heading, end in zip([opening, *outline.headings], ends, strict=True):
+        if heading.words:
+            waiting = [*waiting[-1:], heading.words]
+        body = "\n".join(outline.lines[heading.after : end])
+        if not body or body.isspace():
+            continue
         place = (heading.line + 1,)
-        waiting = [*waiting[-1:], heading.words] if heading.words else waiting
-        text = reader.prose("\n".join(outline.lines[heading.after : end]), place, clean_prose)
-        if text:
-            index = index + 1 if heading is not opening else 0
-            title = reader.title(" \u2014 ".join(waiting) or None, place)
+        index = index + 1 if heading is not opening else 0
+        title = reader.title(" \u2014 ".join(waiting) or None, place)
+        waiting = []
+        if text := reader.prose(body, place, clean_prose):
             chapters.append(Chapter(index, title, (BASE_DOMAIN,), (), text))
-            waiting = []
     title_line = outline.title
     return Book(
         name=name,
