@@ -1,0 +1,97 @@
+"""The meter of a run: turns what flow and client count into progress and, at the end, into the report."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from era_ingest.pipelines.report import Progress, Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from era_ingest.clients.driver import EmbeddingClient
+    from era_ingest.pipelines.flow import IngestFlow
+    from era_ingest.pipelines.report import IngestReport
+
+_TICK_S = 0.2
+_RATE_WINDOW_S = 5.0
+
+
+class Meter:
+    """Reads how far a run is.
+
+    Args:
+        flow: Counts texts.
+        client: Counts requests.
+        result: Counts books.
+        total: Books of the request, those to be removed among them.
+        clock: Monotonic, seconds.
+    """
+
+    def __init__(
+        self,
+        flow: IngestFlow,
+        client: EmbeddingClient,
+        result: IngestReport,
+        *,
+        total: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._flow = flow
+        self._client = client
+        self._result = result
+        self._total = total
+        self._clock = clock
+        self._started = clock()
+        self._marks: deque[tuple[float, int]] = deque([(self._started, 0)])
+
+    async def tick(self, report: Callable[[Progress], None]) -> None:
+        """Report five times a second, until cancelled."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            report(self.picture())
+
+    def picture(self) -> Progress:
+        """Return how far the run is now."""
+        now = self._clock()
+        done = self._flow.texts_settled
+        rate = self._rate(now, done)
+        left = (self._flow.texts_known - done) / rate if rate and self._flow.reading_done else None
+        stats = self._client.stats
+        return Progress(
+            books_done=len(self._result.books),
+            books_total=self._total,
+            texts_done=done,
+            texts_known=self._flow.texts_known,
+            reading_done=self._flow.reading_done,
+            requests=stats.requests,
+            rate_limited=stats.rate_limited,
+            tokens=stats.tokens,
+            texts_per_s=rate,
+            seconds_left=left,
+            limiter=stats.limiter,
+            elapsed_s=now - self._started,
+        )
+
+    def summarise(self, result: IngestReport) -> None:
+        """Write the client's counts into the report."""
+        stats = self._client.stats
+        result.requests = stats.requests
+        result.rate_limited = stats.rate_limited
+        result.retries = stats.retries
+        result.tokens = stats.tokens
+        result.samples = [
+            Sample(sample.at_s, sample.latency_s, sample.in_flight, sample.limit) for sample in stats.samples
+        ]
+        result.stage_seconds["embed"] = stats.busy_s
+
+    def _rate(self, now: float, done: int) -> float:
+        """Return texts a second over the last five seconds."""
+        self._marks.append((now, done))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= _RATE_WINDOW_S:  # noqa: PLR2004 - both ends
+            self._marks.popleft()
+        since, before = self._marks[0]
+        return (done - before) / (now - since) if now > since else 0.0
