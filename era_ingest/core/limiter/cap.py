@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 RAISE_FIRST_S: Final = 15.0
 RAISE_MOST_S: Final = 120.0
-VOTES: Final = 4
-VOTES_WITHIN_S: Final = 10.0
+VOTES: Final = 3
+VOTES_WITHIN_S: Final = 60.0
 SURELY_BELOW: Final = 0.75
 """A refusal at less than this share of the cap cannot come from a cap."""
 
@@ -42,7 +42,7 @@ class Cap:
     State. The cap (infinite: none), the doubt about it, the next attempt to raise it.
 
     Defaults. Refusals a little below the cap lower it (requests on the wire are counted by us, not by the
-    server); more than 4 of them within 10 s, or one below 0.75 of it, refute it.
+    server); more than 3 of them within a minute, or one below 0.75 of it, refute it.
 
     Weak spot. A quota just below what the cap lets through looks like a cap until its refusals refute it.
     """

@@ -15,41 +15,46 @@ ALONE_FROM: Final = 2
 SHARE: Final = 0.3
 SOONEST_S: Final = 0.25
 LATEST_S: Final = 5.0
+LATE_S: Final = 0.01
 
 
 class Drought:
     """Counts refusals in a row, and asks ever more rarely, one request at a time.
 
     Formula. The n-th question comes after 0.3 of the time that the drought has lasted, between 0.25 and 5 s.
-    A refusal of a request sent before the last refusal was heard is the same refusal.
+    A request was let in when it is answered well, but also, long before that on a slow server, when it is not
+    refused within three times the time that refusals take. A refusal of a request sent before the last
+    refusal was heard is the same refusal.
 
-    State. Refusals in a row, when the first of them was sent, whether a question is out.
+    State. Refusals in a row, when the first of them was sent, and the first request sent after the last one.
     """
 
     def __init__(self) -> None:
         self.length = 0
         self.since = 0.0
-        self.last_asked_at = 0.0
         self._heard_at = -math.inf
-        self._asking = False
+        self._asked_at: float | None = None
+        self._asked_ticket = 0
 
-    def wait(self) -> float:
-        """Return infinity while a question is out, else 0."""
-        return math.inf if self._asking and self.length >= ALONE_FROM else 0.0
+    def wait(self, now: float, refusal_s: float) -> float:
+        """Return seconds until the question that is out counts as let in; 0 if none is."""
+        if self._asked_at is None or self.length < ALONE_FROM:
+            return 0.0
+        return max(0.0, self._asked_at + 3 * refusal_s + LATE_S - now)
 
     def is_old(self, flight: Flight) -> bool:
         """Return whether the request was sent before the last refusal was heard."""
         return flight.sent_at <= self._heard_at
 
-    def on_send(self) -> None:
+    def on_send(self, flight: Flight) -> None:
         """Note a request that goes out."""
-        self._asking = self.length > 0
+        if self.length and self._asked_at is None:
+            self._asked_at, self._asked_ticket = flight.sent_at, flight.ticket
 
     def on_refused(self, now: float, flight: Flight) -> None:
-        """Note a new refusal."""
-        self._heard_at, self._asking = now, False
+        """Note a new refusal; call `ended_by` first."""
+        self._heard_at, self._asked_at = now, None
         self.length += 1
-        self.last_asked_at = flight.sent_at
         if self.length == 1:
             self.since = flight.sent_at
 
@@ -57,17 +62,29 @@ class Drought:
         """Return seconds until the next question."""
         return clamp(SHARE * (now - self.since), SOONEST_S, LATEST_S)
 
-    def on_lost(self) -> None:
-        """Note that a question brought no answer."""
-        self._asking = False
+    def on_lost(self, flight: Flight) -> None:
+        """Note a request that brought no answer."""
+        if flight.ticket == self._asked_ticket:
+            self._asked_at = None
 
-    def on_accepted(self, flight: Flight) -> float:
-        """Note a request that was let in; return how long the drought lasted, 0 if there was none.
+    def ended_by(self, refused: Flight) -> float | None:
+        """Return what `end` does if a request sent before this refused one was let in, else None."""
+        if self._asked_at is None or self.is_old(refused) or refused.ticket == self._asked_ticket:
+            return None
+        return self._end()
 
-        The time is that between the first refusal and the sending of this request, in seconds.
-        """
-        if not self.length or self.is_old(flight):
-            return 0.0
-        lasted = flight.sent_at - self.since if self.length >= ALONE_FROM else 0.0
-        self.length, self._asking = 0, False
-        return lasted
+    def ended_at(self, now: float, refusal_s: float) -> float | None:
+        """Return what `end` does if the question that is out was not refused in time, else None."""
+        if self._asked_at is None or now < self._asked_at + 3 * refusal_s + LATE_S:
+            return None
+        return self._end()
+
+    def answered(self, flight: Flight) -> float | None:
+        """Return what `end` does if this reply ends the drought, else None."""
+        return self._end() if self.length and not self.is_old(flight) else None
+
+    def _end(self) -> float | None:
+        """End the drought; return when the first request was let in, None if it was no real drought."""
+        asked_at, was = self._asked_at, self.length
+        self.length, self._asked_at = 0, None
+        return asked_at if was >= ALONE_FROM else None

@@ -18,10 +18,18 @@ HOLD: Final = 0.99
 """Share of the learned limit to pace at between probes."""
 GAIN: Final = 1.25
 """How far above the learned limit a probe goes, and how steep a climb is."""
-PROBE_SHARE: Final = 0.005
-"""Refusals that probes may cost, as a share of the requests: it sets how often there is one."""
-PROBE_SOONEST_S: Final = 6.0
-PROBE_LATEST_S: Final = 240.0
+REFUSED_SHARE: Final = 0.008
+"""Share of requests that may be refused; each request earns so much of a refusal."""
+PURSE: Final = 3.0
+"""Most refusals saved up, or owed."""
+PROBE_EVERY: Final = 48.0
+"""A probe comes each 48 / sqrt(requests a second) seconds: it is worth more where the rate is higher."""
+PROBE_SOONEST_S: Final = 5.0
+PROBE_LATEST_S: Final = 60.0
+IN_DEBT, IN_CREDIT = 1.35, 0.85
+"""... times so much while more, or less, was refused than earned."""
+HEADROOM_S: Final = 1.0
+"""Refill that the first proof leaves to the bucket, seconds of the new estimate."""
 FEW: Final = 8
 """Requests below which an epoch measures nothing."""
 ENOUGH: Final = 40
@@ -30,6 +38,8 @@ LONG: Final = 400
 """Requests after which the oldest refusal is forgotten as the anchor of the measurement."""
 BEYOND: Final = 3.0
 """Requests beyond the model that prove the limit higher."""
+SOFT: Final = 1.06
+"""How much the first proof raises the estimate: it may only have been a little low. The second begins a climb."""
 SLACK: Final = 0.05
 """Relative error of the model that is no surprise."""
 FALL: Final = 0.7
@@ -62,8 +72,8 @@ class Rate:
     After a probe the measurement may only raise the estimate; a refusal while holding lowers it to the
     measurement. Thus a small bucket that was full for a while cannot drag the estimate down.
 
-    Defaults. Probes come when 0.5 % of the requests since the last one make one (6 to 240 s), so that they cost
-    at most that share of refusals. ``unit`` is the steadier of requests and tokens.
+    Defaults. A probe comes each 48 / sqrt(rate) seconds (5 to 60), more rarely while more than 0.8 % of the requests
+    were refused. ``unit`` is the steadier of requests and tokens.
 
     Weak spots. A limit of a few requests a minute has too few requests to learn from. A bucket of one or two
     requests is full between any two probes. Other users of the quota look like a limit that moves.
@@ -81,14 +91,16 @@ class Rate:
         self._uniform, self._books, self._units = uniform, spending, UnitChooser()
         self._anchor: Mark | None = None
         self._last: Mark | None = None
+        self._base: Mark | None = None
         self._gain = 0.0
-        self._measured = 0
+        self._measured, self._proofs, self._before_probe = 0, 0, 0.0
         self._offset = 0.0
         self._burst = 0.0
         self._first: Epoch | None = None
         self._credit, self._credit_at = 0.0, 0.0
         self._probe_at = self._climb_at = math.inf
         self._bound_at = -math.inf
+        self._purse = 0.0
 
     @property
     def unit(self) -> Unit:
@@ -127,6 +139,7 @@ class Rate:
         """Spend pace; notice when more went through than the estimate allows."""
         if self.phase is Phase.OFF:
             return
+        self._purse = min(PURSE, self._purse + REFUSED_SHARE)
         self._refill(now)
         self._credit -= cost
         if self.phase is Phase.PROBE and self.level(now) <= -BEYOND * self._mean:
@@ -155,16 +168,22 @@ class Rate:
     # ---- asking for more
 
     def _ask_for_more(self, now: float) -> None:
-        self.phase, self._gain = Phase.PROBE, GAIN - 1
+        self._probe(GAIN - 1)
         self._offset += max(0.0, self.level(now) - 5 * self.estimate)
 
     def _raise(self, now: float) -> None:
+        self._proofs += 1
+        if self._proofs == 1:
+            self.estimate *= SOFT
+            self._offset += max(0.0, self.level(now) - HEADROOM_S * self.estimate)
+            self._gain = min(2 * self._gain, GAIN - 1)
+            return
         self.estimate *= 1 + self._gain
         self._begin_climb(now)
 
     def _begin_climb(self, now: float) -> None:
         self.phase, self._offset = Phase.CLIMB, 0.0
-        self._last = self._anchor = Mark(now, self._books.accepted)
+        self._last = self._anchor = self._base = Mark(now, self._books.accepted)
         self._plan_climb(now)
 
     def _climb(self, now: float) -> None:
@@ -180,7 +199,11 @@ class Rate:
     def note_first(self, mark: Mark) -> None:
         """Remember a refusal that something else was made responsible for: it may be an anchor later."""
         self._first = mark.since(self._books.start())
-        self._anchor = self._last = mark
+        self._anchor = self._last = self._base = mark
+
+    def adopt(self, now: float, estimate: float) -> None:
+        """Pace at an estimate from elsewhere and measure anew."""
+        self._guess(now, Mark(now, self._books.accepted), estimate)
 
     def on_refused(self, now: float, mark: Mark) -> None:
         """Learn from the first refused request of an episode.
@@ -195,9 +218,11 @@ class Rate:
         if anchor is None or last is None:
             self._guess(now, mark, 0.9 * self._books.recent_rate(now, self.unit, more_s=0.5))
             return
-        epoch, whole = mark.since(last), mark.since(anchor)
+        epoch, whole = mark.since(self._base or last), mark.since(anchor)
         was, rate = self.phase, whole.rate(self.unit)
         self._last = mark
+        if epoch.requests >= FEW or was is not Phase.HOLD:
+            self._base = mark
         if was is Phase.OFF:
             self._start(now, mark, whole)
         elif whole.requests < FEW:
@@ -237,18 +262,19 @@ class Rate:
     def _guess(self, now: float, mark: Mark, estimate: float) -> None:
         """Pace at a guess; not so fast that many are refused before the first refusal is heard."""
         self.estimate = max(1e-3, min(estimate, 2 * self._mean / self.refusal_s))
-        self._anchor = self._last = mark
+        self._anchor = self._last = self._base = mark
         self._measured = 0
         self._credit, self._credit_at = 0.0, now
         self._probe(GAIN - 1)
 
     def _probe(self, gain: float) -> None:
         self.phase, self._gain = Phase.PROBE, clamp(gain, 0.03, GAIN - 1)
+        self._proofs, self._before_probe = 0, self.estimate
 
     def _measure(self, now: float, whole: Epoch, epoch: Epoch, was: Phase) -> None:
         rate = whole.rate(self.unit)
         only_up = was is Phase.PROBE and self._measured >= ENOUGH
-        self.estimate = max(self.estimate, rate) if only_up else rate
+        self.estimate = max(self._before_probe, rate) if only_up else rate
         self._measured = whole.requests
         self._learn_burst()
         self._units.note(epoch)
@@ -259,8 +285,12 @@ class Rate:
         if whole.requests > LONG and epoch.requests >= ENOUGH:
             self._anchor = self._last
         self.phase = Phase.HOLD
+        self._plan_probe(now)
+
+    def _plan_probe(self, now: float) -> None:
         per_s = self.estimate / self._mean
-        period = clamp(1 / (PROBE_SHARE * per_s), PROBE_SOONEST_S, PROBE_LATEST_S)
+        period = clamp(PROBE_EVERY / math.sqrt(per_s), PROBE_SOONEST_S, PROBE_LATEST_S)
+        period *= IN_DEBT if self._purse < 0 else IN_CREDIT
         self._probe_at = now + period * (0.75 + 0.5 * self._uniform())
 
     def _switch_unit(self, whole: Epoch) -> None:
@@ -275,4 +305,5 @@ class Rate:
 
     def note_size(self, flight: Flight) -> None:
         """Take the size of a refused request: buckets of tokens refuse big ones more often."""
+        self._purse = max(-PURSE, self._purse - 1)
         self._units.note_refused(flight.cost.tokens / max(self._books.mean.tokens, 1e-9))

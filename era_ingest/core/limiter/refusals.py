@@ -18,6 +18,7 @@ WINDOW_RETRY_S: Final = 3.0
 """A Retry-After of at least this much may be the rest of a window."""
 WINDOW_SPANS: Final = 8
 """... if it is as long as so many requests took before."""
+USUAL_LENGTH_S: Final = 60.0
 ROUNDED_S: Final = 1.0
 """A Retry-After up to this may be a fraction rounded up to whole seconds."""
 
@@ -45,7 +46,8 @@ class Refusals:
 
     def wait(self, now: float, flight_cost: tuple[float, float], in_flight: int) -> float:
         """Return 0 if a request may go, else seconds, or infinity until an event."""
-        wait = max(self._drought.wait(), self.cap.wait(now, in_flight))
+        self._relieve(self._drought.ended_at(now, self.cap.refusal_s))
+        wait = max(self._drought.wait(now, self.cap.refusal_s), self.cap.wait(now, in_flight))
         if wait > 0:
             return wait
         if self.window is not None:
@@ -55,7 +57,7 @@ class Refusals:
     def on_send(self, now: float, flight: Flight) -> None:
         """Note a request that goes out."""
         self.books.on_send(flight)
-        self._drought.on_send()
+        self._drought.on_send(flight)
         self.cap.on_send(now)
         if self.window is not None:
             self.window.on_send(now, flight)
@@ -65,20 +67,24 @@ class Refusals:
     def on_lost(self, flight: Flight) -> None:
         """Note a request that failed otherwise: it may or may not have been let in."""
         self.books.on_returned(flight)
-        self._drought.on_lost()
+        self._drought.on_lost(flight)
 
     def on_accepted(self, now: float, flight: Flight, latency_s: float) -> None:
         """Note a reply."""
         self.books.window_s = max(1.0, 1.5 * latency_s)
         self.rate.latency_s = latency_s
         self.cap.on_success(now, flight, latency_s)
-        lasted = self._drought.on_accepted(flight)
-        if lasted <= 0:
+        self._relieve(self._drought.answered(flight))
+
+    def _relieve(self, turn: float | None) -> None:
+        """Note the end of a drought: requests are let in again from ``turn`` on. Was that a window's turn?"""
+        if turn is None:
             return
+        lasted = turn - self._drought.since
         if self.window is not None:
-            self.window.on_turned(flight.sent_at)
+            self.window.on_turned(turn)
         elif lasted > WINDOW_RETRY_S and lasted * self._pace_before > WINDOW_SPANS:
-            self._begin_window(now, flight.sent_at)
+            self._begin_window(turn, turn)
 
     def on_refused(self, now: float, flight: Flight, retry_after_s: float | None) -> float:
         """Learn from a refusal; return seconds of silence."""
@@ -92,11 +98,12 @@ class Refusals:
             if self.cap.is_suspected:
                 self.cap.on_refused(now, flight)
             return retry_after_s or 0.0 if (retry_after_s or 0.0) > ROUNDED_S else 0.0
+        self._relieve(self._drought.ended_by(flight))
         self._drought.on_refused(now, flight)
         if self.window is not None:
             return self._refused_in_window(now, retry_after_s)
         if self._drought.length >= ALONE_FROM and self.rate.phase is not Phase.OFF:
-            return retry_after_s if retry_after_s is not None else self._drought.pause(now)
+            return self._ask_later(now, retry_after_s)
         return self._refused(now, flight, mark, retry_after_s)
 
     # ---- which model
@@ -131,13 +138,20 @@ class Refusals:
 
     def _pause(self, now: float, retry_after_s: float | None) -> float:
         if self._drought.length >= ALONE_FROM:
-            return retry_after_s if retry_after_s is not None else self._drought.pause(now)
+            return self._ask_later(now, retry_after_s)
         gap = self.books.mean[self.rate.unit] / self.rate.pace
         if retry_after_s is None:
             return min(2 * gap, 1.0)
         if retry_after_s <= ROUNDED_S and self.rate.is_sure:
             return min(retry_after_s, 2 * gap)
         return retry_after_s * (1 + 0.05 * self._uniform())
+
+    def _ask_later(self, now: float, retry_after_s: float | None) -> float:
+        """Return when to ask again in a drought; a Retry-After that did not help is not believed a second time."""
+        pause = self._drought.pause(now)
+        if retry_after_s is None:
+            return pause
+        return retry_after_s if self._drought.length <= ALONE_FROM else max(retry_after_s, pause)
 
     # ---- windows
 
@@ -164,6 +178,8 @@ class Refusals:
                 now, is_first=self._drought.length == 1, retry_after_s=retry_after_s
             )
         except NotAWindowError:
+            limit, length_s = self.window.limit, self.window.length_s
             self.window = None
+            self.rate.adopt(now, (limit or 1.0) / (length_s or USUAL_LENGTH_S))
             return retry_after_s or LATENCY_GUESS_S
         return pause if pause is not None else self._drought.pause(now)
