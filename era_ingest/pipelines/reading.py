@@ -30,7 +30,7 @@ from era_ingest.pipelines.reader_pool import ReaderPool
 from era_ingest.store.chunk_table import build_table
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from era_ingest.core.model import Book
     from era_ingest.core.source import BookSource
@@ -152,7 +152,7 @@ def refusal(source: BookSource, reason: str, what: str) -> MalformedDocumentErro
 
 async def read_books(
     sources: Sequence[BookSource], options: ReadOptions
-) -> AsyncIterator[tuple[BookSource, ChunkedBook | EraError]]:
+) -> AsyncGenerator[tuple[BookSource, ChunkedBook | EraError]]:
     """Yield every book in the order given, each with its chunks or with why it is refused.
 
     Reads ahead by a bounded number of books and bytes while the consumer works. Several books with enough
