@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from era_ingest.clients.driver import EmbeddingClient
@@ -13,9 +12,9 @@ from era_ingest.errors import EraError
 from era_ingest.pipelines.flow import IngestFlow
 from era_ingest.pipelines.meter import Meter
 from era_ingest.pipelines.planning import Plan, plan_books, read_planned
-from era_ingest.pipelines.report import ALL_STAGES, BookReport, BookStatus, IngestReport, Stage
+from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, Stage
 from era_ingest.pipelines.steps import DatabaseSteps
-from era_ingest.store import books, catalogue, models, quarantine
+from era_ingest.store import books, models, quarantine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,20 +64,16 @@ async def _ingest(
             await _activate(services, plan.model)
     finally:
         await embedder.aclose()
-    await _note(services, request, result)
+    await _count_quarantine(services, result)
 
 
-async def _note(services: Services, request: IngestRequest, result: IngestReport) -> None:
-    """Tell the landing catalogue what was dealt with; count what each book has in quarantine."""
+async def _count_quarantine(services: Services, result: IngestReport) -> None:
+    """Count what each book has in quarantine, from now or before."""
     present = [book for book in result.books if book.status is not BookStatus.REMOVED]
     async with services.database.connection() as conn:
         counts = await quarantine.counts_by_book(conn, [book.book for book in present])
-        for book in present:
-            book.quarantined = counts.get(book.book, 0)
-        if request.stages == ALL_STAGES:
-            done = {book.slug for book in present}
-            sources = [source for source in request.sources if source.slug in done]
-            await catalogue.mark_done(conn, sources, request.removed, datetime.now(UTC))
+    for book in present:
+        book.quarantined = counts.get(book.book, 0)
 
 
 async def _work(

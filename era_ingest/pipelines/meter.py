@@ -72,7 +72,7 @@ class Meter:
             tokens=stats.tokens,
             texts_per_s=rate,
             seconds_left=left,
-            limiter=stats.limiter,
+            limiter=self._client.limiter_state,
             elapsed_s=now - self._started,
         )
 
@@ -84,9 +84,9 @@ class Meter:
         result.retries = stats.retries
         result.tokens = stats.tokens
         result.samples = [
-            Sample(sample.at_s, sample.latency_s, sample.in_flight, sample.limit) for sample in stats.samples
+            Sample(sample.at_s, sample.latency_s, sample.in_flight, sample.limit)
+            for sample in stats.samples.all()
         ]
-        result.stage_seconds["embed"] = stats.busy_s
 
     def _rate(self, now: float, done: int) -> float:
         """Return texts a second over the last five seconds."""
