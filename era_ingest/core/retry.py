@@ -33,33 +33,22 @@ class Backoff:
 
 
 class RetryBudget:
-    """The time that one piece of work may lose to failures.
-
-    Only what failures cost is charged (failed requests and the delays after them), never waiting for a turn:
-    a text must not be given up because its server had a long queue.
+    """How long failures may last without a success between them.
 
     Args:
-        budget_s: Seconds; 0: nothing is tried again.
+        budget_s: Seconds from the first failure after a success; 0: the first failure exhausts it.
     """
 
     def __init__(self, budget_s: float) -> None:
-        self._budget_s = budget_s
-        self._spent_s = 0.0
+        self.budget_s = budget_s
+        self._since: float | None = None
 
-    @property
-    def spent_s(self) -> float:
-        """Seconds charged so far."""
-        return self._spent_s
+    def succeed(self) -> None:
+        """Note a success: the next failure begins a new count."""
+        self._since = None
 
-    @property
-    def exhausted(self) -> bool:
-        """True once nothing more may be tried."""
-        return self._spent_s >= self._budget_s
-
-    def charge(self, seconds: float) -> None:
-        """Take seconds (>= 0) off the budget."""
-        self._spent_s += seconds
-
-    def afford(self, delay_s: float) -> float:
-        """Return the delay, cut to what is left of the budget."""
-        return max(0.0, min(delay_s, self._budget_s - self._spent_s))
+    def fail(self, now: float) -> bool:
+        """Note a failure (``now``: seconds on any monotonic clock); return True once the budget is spent."""
+        if self._since is None:
+            self._since = now
+        return now - self._since >= self.budget_s
