@@ -34,7 +34,6 @@ class Embedder(Protocol):
 
     Attributes:
         name: The model's identity in the database, such as ``openai/text-embedding-3-small@512``.
-        backend: ``local``, ``ollama``, ``openai`` or ``hashing``.
         dimensions: Length of a vector; None until the first reply has told it.
         max_batch_texts: Texts that one request may carry, >= 1.
         max_batch_tokens: Estimated tokens that one request may carry.
@@ -42,11 +41,15 @@ class Embedder(Protocol):
     """
 
     name: str
-    backend: str
     dimensions: int | None
     max_batch_texts: int
     max_batch_tokens: float
     max_batch_bytes: float
+
+    @property
+    def backend(self) -> str:
+        """``local``, ``ollama``, ``openai`` or ``hashing``."""
+        ...
 
     async def embed(self, texts: Sequence[str]) -> Reply:
         """Return the vectors of at least one text, each not empty.

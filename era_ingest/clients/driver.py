@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from era_ingest.clients.committer import Commit, Committer, Refuse
+from era_ingest.clients.committer import Committer
 from era_ingest.clients.exchange import Exchange
 from era_ingest.clients.feed import LINGER_S, BatchFeed, TextItem
 from era_ingest.clients.run import EmbeddingRun
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable
 
     from era_ingest.clients.backend import Embedder
+    from era_ingest.clients.committer import Commit, Refuse
     from era_ingest.core.limiter import Limiter, LimiterState
     from era_ingest.settings import Settings
 

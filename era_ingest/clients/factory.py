@@ -8,6 +8,7 @@ from era_ingest.clients import ollama, openai
 from era_ingest.clients.hashing import DEFAULT_DIMENSIONS, HashingEmbedder
 from era_ingest.clients.http_backend import Endpoint
 from era_ingest.clients.local import MODEL, LocalEmbedder
+from era_ingest.clients.minilm import DIMENSIONS
 from era_ingest.core.limiter.fixed import FixedLimiter
 from era_ingest.errors import ConfigurationError
 from era_ingest.settings import EmbedderKind
@@ -56,9 +57,9 @@ def build_embedder(settings: Settings) -> Embedder:
 
 
 def build_embedder_for(settings: Settings, name: str) -> Embedder:
-    """Return the backend of a model by its identity, such as ``hashing/768``: for searching a table built with it.
+    """Return the backend of a model by its identity, such as ``hashing/768``, to search what it built.
 
-    The endpoint and the key come from the settings.
+    The endpoint and the key come from the settings, if these name the same kind of server.
 
     Raises:
         ModelNotFoundError: It is the local model, and not fetched yet.
@@ -98,9 +99,9 @@ def _batch_texts(settings: Settings) -> int:
 def _check_local(settings: Settings) -> None:
     if settings.embed_model not in {None, MODEL}:
         raise ConfigurationError(
-            f"ERA_EMBEDDER=local runs {MODEL} only; unset ERA_EMBED_MODEL, or use ERA_EMBEDDER=ollama | openai."
+            f"ERA_EMBEDDER=local runs {MODEL} only: unset ERA_EMBED_MODEL, or set ERA_EMBEDDER."
         )
-    if settings.embed_dimensions not in {None, 384}:
+    if settings.embed_dimensions not in {None, DIMENSIONS}:
         raise ConfigurationError(
-            f"{MODEL} has 384 dimensions; unset ERA_EMBED_DIMENSIONS, or use ERA_EMBEDDER=ollama | openai."
+            f"{MODEL} has {DIMENSIONS} dimensions: unset ERA_EMBED_DIMENSIONS, or set ERA_EMBEDDER."
         )
