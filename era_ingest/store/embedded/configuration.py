@@ -49,14 +49,14 @@ _SETTINGS = {
 
 _OTHER_SHARED_MEMORY = {"dynamic_shared_memory_type": "sysv"}
 
-_FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+_FAST = {"fsync": "off", "full_page_writes": "off"}
 
 
 def server_settings(*, durable: bool) -> Mapping[str, str]:
     """Return the server's settings by name.
 
     Args:
-        durable: False trades safety against a crash of the machine for speed; for tests only.
+        durable: False trades safety against a crash of the machine (not of the server) for speed; for tests.
     """
     shared_memory = {} if _shared_memory_bytes() >= _SMALL_SHARED_MEMORY_BYTES else _OTHER_SHARED_MEMORY
     return {**_SETTINGS, **shared_memory, **({} if durable else _FAST)}

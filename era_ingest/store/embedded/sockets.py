@@ -30,12 +30,16 @@ _PLAIN = re.compile(r"/[A-Za-z0-9._/-]*")
 def prepare_socket_folder(layout: Layout, identity: Identity) -> Path:
     """Choose, make and record the folder of the socket; only the server's own user may enter it.
 
-    It is the same at every start where that is possible, so that clients find a restarted server again.
+    It is the same at every start where that is possible, so that clients find a restarted server again. What
+    a killed server left there is removed, for PostgreSQL would believe its lock file as long as any process,
+    even a zombie, has that pid; the caller holds the server lock.
 
     Raises:
         OSError: No folder can be made.
     """
     folder = _choose(layout, identity)
+    for left in folder.glob(".s.PGSQL.*"):
+        left.unlink()
     text = str(folder)
     if _read(layout.socket_pointer) != text:
         new = layout.socket_pointer.with_suffix(".new")
