@@ -51,28 +51,33 @@ async def migrate(db: Database) -> int:
             was written by a later version of this project.
         StoreUnavailableError: The database is away.
     """
+    async with db.connection() as conn:
+        return await migrate_in(conn)
+
+
+async def migrate_in(conn: AsyncConnection[Any]) -> int:
+    """Do as ``migrate`` on one connection; the caller ends the transaction."""
     migrations = load_migrations()
     latest = migrations[-1].version
-    async with db.connection() as conn:
-        if await _current_version(conn) == latest:
-            return latest
-        await conn.execute("select pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-        await _ensure_pgvector(conn)
-        current = await _current_version(conn)
-        if current > latest:
-            raise ConfigurationError(
-                f"The database has schema version {current}, this program knows {latest}: "
-                "install the version of era_ingest that wrote it, or a later one."
-            )
-        try:
-            await _prepare(conn)
-            for migration in migrations:
-                if migration.version > current:
-                    await _apply(conn, migration)
-        except errors.InsufficientPrivilege as error:
-            raise ConfigurationError(
-                f"The database user may not create the schema era: {error}. Grant it CREATE on the database."
-            ) from error
+    if await _current_version(conn) == latest:
+        return latest
+    await conn.execute("select pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+    await _ensure_pgvector(conn)
+    current = await _current_version(conn)
+    if current > latest:
+        raise ConfigurationError(
+            f"The database has schema version {current}, this program knows {latest}: "
+            "install the version of era_ingest that wrote it, or a later one."
+        )
+    try:
+        await _prepare(conn)
+        for migration in migrations:
+            if migration.version > current:
+                await _apply(conn, migration)
+    except errors.InsufficientPrivilege as error:
+        raise ConfigurationError(
+            f"The database user may not create the schema era: {error}. Grant it CREATE on the database."
+        ) from error
     return latest
 
 

@@ -17,7 +17,7 @@ from psycopg.rows import class_row
 
 from era_ingest.core.names import DomainName
 from era_ingest.errors import ResponseMismatchError
-from era_ingest.store.indexes import MAX_VECTOR_DIMENSIONS, list_indexes
+from era_ingest.store.indexes import MAX_VECTOR_DIMENSIONS, index_name, list_indexes
 from era_ingest.store.models import active_model
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ async def search(
         return []
     question = _Question(domain, category, book, k, min_score, doctrine_only)
     literal = _vector_literal(vector, model.dimensions)
-    indexed = not exact and bool(await list_indexes(conn, model))
+    indexed = not exact and await _has_index(conn, model, question)
     async with conn.transaction():
         if indexed:
             rows = await _nearest(conn, model, literal, question, exact=False)
@@ -183,6 +183,17 @@ async def recall(
             wanted += len(right)
             found += min(len(right), sum(hit.score >= floor for hit in await ask()))
     return found / wanted if wanted else 1.0
+
+
+async def _has_index(conn: AsyncConnection[Any], model: Model, question: _Question) -> bool:
+    """True if there is an index made for the question.
+
+    A book, and a domain without an index of its own, are small: reading them exactly beats filtering what
+    the index over all rows gives (26 against 68 ms for 3,100 of 50,000 rows).
+    """
+    if question.book is not None:
+        return False
+    return (await list_indexes(conn, model)).get(index_name(model, question.domain).value, False)
 
 
 async def _configure(conn: AsyncConnection[Any], question: _Question, *, exact: bool) -> None:
