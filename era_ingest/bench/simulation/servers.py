@@ -177,7 +177,7 @@ class Server:
         costs = [tokens if limit.unit == "tokens" else 1.0 for limit in self.limits]
         waits = [limit.wait(now, cost) for limit, cost in zip(self.limits, costs, strict=True)]
         if any(waits):
-            self._refuse(world, costs, waits, answer)
+            self._refuse(world, costs, answer)
             return
         for limit, cost in zip(self.limits, costs, strict=True):
             limit.take(now, cost)
@@ -192,10 +192,12 @@ class Server:
         self.backend.submit(world, tokens, done)
 
     def _refuse(
-        self, world: World, costs: list[float], waits: list[float], answer: Callable[[Answer], None]
+        self, world: World, costs: list[float], answer: Callable[[Answer], None]
     ) -> None:
+        """Answer 429; the wait that is told counts what the refusal itself cost."""
         for limit, cost in zip(self.limits, costs, strict=True):
             limit.refuse(world.now, cost)
+        waits = [limit.wait(world.now, cost) for limit, cost in zip(self.limits, costs, strict=True)]
         hints = [
             retry_after(limit.hint, wait) for limit, wait in zip(self.limits, waits, strict=True) if wait
         ]

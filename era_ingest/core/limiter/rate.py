@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from era_ingest.core.limiter.flight import Flight, Unit, clamp
+from era_ingest.core.limiter.sharing import Sharing
 from era_ingest.core.limiter.spending import Mark
 from era_ingest.core.limiter.units import UnitChooser
 
@@ -56,6 +57,7 @@ class Phase(StrEnum):
     PROBE = "probe"
     HOLD = "hold"
     CLIMB = "climb"
+    SHARE = "share"
 
 
 class Rate:
@@ -75,6 +77,8 @@ class Rate:
     Defaults. A probe comes each 48 / sqrt(rate) seconds (5 to 60), more rarely while more than 0.8 % of the requests
     were refused. ``unit`` is the steadier of requests and tokens.
 
+    A long Retry-After fills the bucket: its clock stands still while it is full, so that measurements hold.
+
     Weak spots. A limit of a few requests a minute has too few requests to learn from. A bucket of one or two
     requests is full between any two probes. Other users of the quota look like a limit that moves.
 
@@ -89,6 +93,7 @@ class Rate:
         self.latency_s = 0.3
         self.refusal_s = 0.05
         self._uniform, self._books, self._units = uniform, spending, UnitChooser()
+        self._sharing = Sharing()
         self._anchor: Mark | None = None
         self._last: Mark | None = None
         self._base: Mark | None = None
@@ -101,6 +106,7 @@ class Rate:
         self._probe_at = self._climb_at = math.inf
         self._bound_at = -math.inf
         self._purse = 0.0
+        self._full_s = 0.0
 
     @property
     def unit(self) -> Unit:
@@ -110,8 +116,9 @@ class Rate:
     @property
     def pace(self) -> float:
         """Units a second; infinity while no quota is known."""
-        factor = {Phase.OFF: math.inf, Phase.PROBE: 1 + self._gain, Phase.HOLD: HOLD, Phase.CLIMB: 1.0}
-        return self.estimate * factor[self.phase] if self.phase is not Phase.OFF else math.inf
+        if self.phase is Phase.OFF:
+            return math.inf
+        return self.estimate * {Phase.PROBE: 1 + self._gain, Phase.HOLD: HOLD}.get(self.phase, 1.0)
 
     @property
     def is_sure(self) -> bool:
@@ -128,6 +135,8 @@ class Rate:
             self._ask_for_more(now)
         elif self.phase is Phase.CLIMB and now >= self._climb_at:
             self._climb(now)
+        elif self.phase is Phase.SHARE:
+            self._grow(now)
         self._refill(now)
         missing = min(cost, self._most_credit()) - self._credit
         if missing <= 0:
@@ -163,7 +172,7 @@ class Rate:
         if self._last is None:
             return 0.0
         used = self._books.accepted[self.unit] - self._last.accepted[self.unit]
-        return self.estimate * (now - self._last.at) - used - self._offset
+        return self.estimate * (now - self._full_s - self._last.at) - used - self._offset
 
     # ---- asking for more
 
@@ -183,7 +192,7 @@ class Rate:
 
     def _begin_climb(self, now: float) -> None:
         self.phase, self._offset = Phase.CLIMB, 0.0
-        self._last = self._anchor = self._base = Mark(now, self._books.accepted)
+        self._last = self._anchor = self._base = Mark(now - self._full_s, self._books.accepted)
         self._plan_climb(now)
 
     def _climb(self, now: float) -> None:
@@ -194,6 +203,12 @@ class Rate:
     def _plan_climb(self, now: float) -> None:
         self._climb_at = now + max(0.4, 0.5 * self.latency_s, self.refusal_s, 4 * self._mean / self.estimate)
 
+    def _grow(self, now: float) -> None:
+        if now < self._bound_at + 1.0:
+            self.estimate *= self._sharing.grow(now, self.estimate / self._mean)
+        if not self._sharing.is_on:
+            self._probe(GAIN - 1)
+
     # ---- refusals
 
     def note_first(self, mark: Mark) -> None:
@@ -203,7 +218,18 @@ class Rate:
 
     def adopt(self, now: float, estimate: float) -> None:
         """Pace at an estimate from elsewhere and measure anew."""
-        self._guess(now, Mark(now, self._books.accepted), estimate)
+        self._guess(now, Mark(now - self._full_s, self._books.accepted), estimate)
+
+    def on_pause(self, pause_s: float) -> None:
+        """Stop the bucket's clock for the part of a silence in which the bucket is full.
+
+        The first epoch of all let in the bucket's size and what it refilled meanwhile.
+        """
+        if self.phase is Phase.OFF or self._first is None:
+            return
+        first = self._first.accepted[self.unit]
+        size = max(0.5 * first, first - self.estimate * self._first.span_s)
+        self._full_s += max(0.0, pause_s - size / self.estimate)
 
     def on_refused(self, now: float, mark: Mark) -> None:
         """Learn from the first refused request of an episode.
@@ -215,29 +241,43 @@ class Rate:
         anchor, last = self._anchor, self._last
         if self._first is None:
             self._first = mark.since(self._books.start())
+        mark = Mark(mark.at - self._full_s, mark.accepted)
         if anchor is None or last is None:
             self._guess(now, mark, 0.9 * self._books.recent_rate(now, self.unit, more_s=0.5))
             return
         epoch, whole = mark.since(self._base or last), mark.since(anchor)
         was, rate = self.phase, whole.rate(self.unit)
+        surprise = self._measured > 0 and was is not Phase.CLIMB and self._is_surprise(epoch)
+        if self._measured and was in {Phase.HOLD, Phase.PROBE}:
+            self._sharing.vote(now, surprise=surprise)
         self._last = mark
         if epoch.requests >= FEW or was is not Phase.HOLD:
             self._base = mark
         if was is Phase.OFF:
             self._start(now, mark, whole)
+        elif self._sharing.is_on:
+            self._yield(now, epoch)
         elif whole.requests < FEW:
             bound = rate * (1 + 2 / whole.requests) if whole.requests else math.inf
             self.estimate = min(FALL * self.pace, bound)
             self._probe(GAIN - 1)
         elif was is Phase.CLIMB:
             self._guess(now, mark, max(0.7 * self.estimate, min(rate, self.estimate)))
-        elif self._is_surprise(epoch):
+        elif surprise:
             self._guess(now, mark, min(FALL * self.estimate, epoch.rate(self.unit)))
         else:
             self._measure(now, whole, epoch, was)
         self._offset = 0.0
         self.estimate = max(self.estimate, self._mean * LEAST_PER_S)
         self._credit, self._credit_at = 0.0, now
+
+    def _yield(self, now: float, epoch: Epoch) -> None:
+        """Share the quota: cut, and grow from there."""
+        self._units.note(epoch)
+        if self._units.decide():
+            self.estimate = epoch.rate(self.unit)
+        self.estimate *= self._sharing.hit(now)
+        self.phase = Phase.SHARE
 
     def _is_surprise(self, epoch: Epoch) -> bool:
         """Return whether the model still saw units in the bucket."""

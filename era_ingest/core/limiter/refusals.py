@@ -125,7 +125,9 @@ class Refusals:
         if self.rate.phase is Phase.OFF and self._may_be_cap(now, flight, mark, retry_after_s):
             return retry_after_s or 0.0
         self.rate.on_refused(now, mark)
-        return self._pause(now, retry_after_s)
+        pause = self._pause(now, retry_after_s)
+        self.rate.on_pause(pause)
+        return pause
 
     def _may_be_cap(self, now: float, flight: Flight, mark: Mark, retry_after_s: float | None) -> bool:
         if self.cap.is_suspected:
@@ -144,7 +146,7 @@ class Refusals:
             return min(2 * gap, 1.0)
         if retry_after_s <= ROUNDED_S and self.rate.is_sure:
             return min(retry_after_s, 2 * gap)
-        return retry_after_s * (1 + 0.05 * self._uniform())
+        return max(retry_after_s * (1 + 0.05 * self._uniform()), min(gap, 1.0))
 
     def _ask_later(self, now: float, retry_after_s: float | None) -> float:
         """Return when to ask again in a drought; a Retry-After that did not help is not believed a second time."""

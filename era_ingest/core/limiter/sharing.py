@@ -1,0 +1,68 @@
+"""Sharing: how to live with others on a quota that shows no headers."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from era_ingest.core.limiter.flight import clamp
+
+CUT: Final = 0.75
+"""What a refusal leaves of the pace."""
+GROW_PER_REQUEST: Final = 0.0035
+GROW_LEAST: Final = 0.006
+GROW_MOST: Final = 0.016
+"""Growth of ln(pace) a second: so much times the requests a second, within these bounds."""
+CALM_S: Final = 40.0
+"""The growth doubles with each such time without a refusal, seconds."""
+DOUBLINGS: Final = 4
+ALONE_S: Final = 150.0
+"""After so long without a refusal nobody else is there, seconds."""
+SURE: Final = 2.0
+MOST_VOTES: Final = 4.0
+
+
+class Sharing:
+    """Suspects that others use the quota too, and then yields when hit and grows patiently.
+
+    Formula. Alone, refusals come when the model of the bucket expects them. Each that does not is a vote for
+    company, each that does half a vote against. From two votes on: x0.75 at each refusal, else growth by
+    0.6 to 1.6 % a second, such that about 1.2 % of the requests are refused. All grow alike, and the larger
+    client is hit more often, so that the shares even out within a minute or two.
+
+    State. Votes 0 to 4, the time of the last refusal and of the last growth.
+
+    Defaults. After 40 s without a refusal growth doubles, again and again; after 150 s nobody else is there.
+
+    Weak spot. Shares even out slowly; headers, or turns handed out by somebody, do better.
+    """
+
+    def __init__(self) -> None:
+        self._votes = 0.0
+        self._grown_at = self._hit_at = -math.inf
+
+    @property
+    def is_on(self) -> bool:
+        """Whether others are there."""
+        return self._votes >= SURE
+
+    def vote(self, now: float, *, surprise: bool) -> None:
+        """Take a refusal that the model expected, or did not."""
+        was = self.is_on
+        self._votes = clamp(self._votes + (1.0 if surprise else -0.5), 0.0, MOST_VOTES)
+        if self.is_on and not was:
+            self._hit_at = self._grown_at = now
+
+    def grow(self, now: float, requests_per_s: float) -> float:
+        """Return the factor by which the pace grows at ``now``."""
+        calm = now - self._hit_at
+        if calm > ALONE_S:
+            self._votes = 0.0
+        span, self._grown_at = now - self._grown_at, now
+        rate = clamp(GROW_PER_REQUEST * requests_per_s, GROW_LEAST, GROW_MOST)
+        return math.exp(span * rate * 2 ** min(DOUBLINGS, int(calm / CALM_S)))
+
+    def hit(self, now: float) -> float:
+        """Return the factor by which a refusal cuts the pace."""
+        self._hit_at = self._grown_at = now
+        return CUT
