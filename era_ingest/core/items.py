@@ -128,27 +128,29 @@ class ItemReader:
             self.refuse(path, "category_not_list", detail)
             return
         for position, item in enumerate(value):
-            entry = self._entry(category, item, (*path, position))
+            entry = self._entry(category, item, path, position)
             if entry is not None:
                 yield entry
 
-    def _entry(self, category: Category, item: object, path: Path) -> Entry | None:
+    def _entry(self, category: Category, item: object, path: Path, position: int) -> Entry | None:
         weight = 1.0
         statement = item
         if isinstance(item, dict):
-            self.note_repeated_keys(item, path)
+            self.note_repeated_keys(item, (*path, position))
             statement = _first_text(item, ("text", "statement", "extraction", category.value, "generalized"))
-            weight = self._weight(item.get("weight"), (*path, "weight"))
+            weight = self._weight(item.get("weight"), (*path, position, "weight"))
         if not isinstance(statement, str):
             detail = f"An item is a text, or an object with a text in it; found {excerpt(item)}."
-            self.refuse(path, "unknown_item_shape", detail)
+            self.refuse((*path, position), "unknown_item_shape", detail)
             return None
         if len(statement) > self._limits.max_entry_chars:
-            self._refuse_length(statement, path, self._limits.max_entry_chars)
+            self._refuse_length(statement, (*path, position), self._limits.max_entry_chars)
             return None
         text = self._cleaned(clean_line, statement)
         if not text:
-            self.refuse(path, "empty_text", f"Nothing is left after cleaning {excerpt(statement)}.")
+            self.refuse(
+                (*path, position), "empty_text", f"Nothing is left after cleaning {excerpt(statement)}."
+            )
             return None
         return Entry(category, text, weight)
 

@@ -52,12 +52,12 @@ def parse_json(file: RawFile, limits: InputLimits = DEFAULT_LIMITS) -> object:
     text = decode_text(file, detect_json=True)
     if not text.strip(_SPACE + "\0"):
         _refuse(file, "empty", "The file is empty; it may still be on its way.")
-    containers = text.count("[") + text.count("{")
-    if containers > limits.max_containers:
+    values = sum(text.count(mark) for mark in ("[", "{", '":', '" :'))
+    if values > limits.max_values:
         _refuse(
             file,
             "too_many_values",
-            f"{containers:,} brackets, over {limits.max_containers:,}: split the file.",
+            f"It holds some {values:,} lists, objects and members, over {limits.max_values:,}: split it.",
         )
     begin = len(text) - len(text.lstrip(_SPACE))
     try:

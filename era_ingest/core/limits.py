@@ -14,8 +14,8 @@ class InputLimits:
         max_title_chars: Characters of a title.
         max_chapter_chars: Characters of one chapter's text; the largest novels have 3 million in all.
         max_domains: Domains of one chapter.
-        max_containers: Arrays and objects of one JSON file; more refuse it. Python takes some 64 bytes for an
-            empty one that is 3 bytes in the file, so that this holds memory.
+        max_values: Arrays, objects and members of objects in one JSON file; more refuse it. Python takes some
+            hundred bytes for what can be three in the file, so that this holds memory.
         max_defects: Defects listed for one book; the last one says how many more there were.
     """
 
@@ -23,5 +23,5 @@ class InputLimits:
     max_title_chars: int = 2_048
     max_chapter_chars: int = 16_777_216
     max_domains: int = 256
-    max_containers: int = 2_000_000
+    max_values: int = 4_000_000
     max_defects: int = 10_000

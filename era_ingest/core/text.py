@@ -26,6 +26,7 @@ _UNWANTED = re.compile(
     "\ufdd0-\ufdef\ufffe\uffff"  # no characters (Unicode 23.7)
     "\ud800-\udfff]+"  # halves of a pair
 )
+_PIECE_CHARS = 65_536
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 _MAYBE_MARKS = re.compile(rf"[^\w\s\x00-\u02ff]{{{MAX_MARKS_IN_A_ROW + 1},}}")
 _LINE_END = re.compile("\r\n?|[\x0b\x85\u2028]")
@@ -43,7 +44,7 @@ class Cleaned(NamedTuple):
 def clean_line(text: str) -> Cleaned:
     """Return a text as one line: entries, titles, domains. All white space is folded to single spaces."""
     visible, counts = _remove_unwanted(text)
-    return Cleaned(" ".join(visible.split()), counts)
+    return Cleaned(_fold_space(visible), counts)
 
 
 def clean_prose(text: str) -> Cleaned:
@@ -53,12 +54,14 @@ def clean_prose(text: str) -> Cleaned:
     """
     visible, counts = _remove_unwanted(text)
     lines = _PAGE_END.sub("\n\n", _LINE_END.sub("\n", visible))
-    paragraphs = (" ".join(paragraph.split()) for paragraph in _BLANK_LINES.split(lines))
+    paragraphs = (_fold_space(paragraph) for paragraph in _BLANK_LINES.split(lines))
     return Cleaned("\n\n".join(filter(None, paragraphs)), counts)
 
 
 def _remove_unwanted(text: str) -> Cleaned:
     """Remove what carries no text and compose the rest; white space stays as it is."""
+    if text.isascii() and text.isprintable():
+        return Cleaned(text, NOTHING_CHANGED)
     nul = surrogates = controls = normalised = 0
     result = _UNWANTED.sub("", text)
     if len(result) != len(text):
@@ -73,6 +76,28 @@ def _remove_unwanted(text: str) -> Cleaned:
     if not (nul or surrogates or controls or normalised):
         return Cleaned(result, NOTHING_CHANGED)
     return Cleaned(result, CleaningCounts(nul, surrogates, controls, normalised, texts_changed=1))
+
+
+def _fold_space(text: str) -> str:
+    """Return a text with single spaces, none at its ends.
+
+    Piece by piece: the words of a whole book as objects would take ten times the book's memory.
+    """
+    if len(text) <= _PIECE_CHARS:
+        return " ".join(text.split())
+    folded: list[str] = []
+    space = False
+    for begin in range(0, len(text), _PIECE_CHARS):
+        piece = text[begin : begin + _PIECE_CHARS]
+        words = " ".join(piece.split())
+        if words:
+            if folded and (space or piece[0].isspace()):
+                folded.append(" ")
+            folded.append(words)
+            space = piece[-1].isspace()
+        else:
+            space = True
+    return "".join(folded)
 
 
 def _bound_marks(match: re.Match[str]) -> str:

@@ -75,9 +75,12 @@ def test_deep_nesting_is_an_error_not_a_crash(unit: str) -> None:
     assert _refused(unit * 100_000).reason == "too_deep"
 
 
-def test_too_many_values_are_refused_before_they_are_made() -> None:
-    """The number of arrays and objects is bounded, since each takes more memory than its text."""
-    assert _refused("[" + "[]," * 50 + "[]]", InputLimits(max_containers=50)).reason == "too_many_values"
+@pytest.mark.parametrize(
+    "data", ["[" + "[]," * 50 + "[]]", "{" + ",".join(f'"{n}" : 1' for n in range(51)) + "}"]
+)
+def test_too_many_values_are_refused_before_they_are_made(data: str) -> None:
+    """The number of lists, objects and members is bounded: each takes far more memory than its text."""
+    assert _refused(data, InputLimits(max_values=50)).reason == "too_many_values"
 
 
 def test_a_number_of_many_digits_is_no_trap() -> None:

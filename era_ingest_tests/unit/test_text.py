@@ -44,6 +44,14 @@ def test_heaps_of_marks_are_cut() -> None:
     assert cleaned.counts.controls == 1000 - MAX_MARKS_IN_A_ROW
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+def test_long_texts_are_folded_piece_by_piece(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the pieces are cut changes nothing."""
+    text = "  one two \t three\n four     five six-and-a-half  "
+    monkeypatch.setattr("era_ingest.core.text._PIECE_CHARS", size)
+    assert clean_line(text).text == "one two three four five six-and-a-half"
+
+
 @pytest.mark.parametrize(
     "unit", ["\0", "a\0", "\u0316\u0301", "\n \n", " \n", "\n" + " " * 99, "e\u0301", "\ud800é", "—"]
 )
