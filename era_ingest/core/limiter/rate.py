@@ -248,8 +248,8 @@ class Rate:
         epoch, whole = mark.since(self._base or last), mark.since(anchor)
         was, rate = self.phase, whole.rate(self.unit)
         surprise = self._measured > 0 and was is not Phase.CLIMB and self._is_surprise(epoch)
-        if self._measured and was in {Phase.HOLD, Phase.PROBE}:
-            self._sharing.vote(now, surprise=surprise)
+        if self._measured and was in {Phase.HOLD, Phase.PROBE} and (surprise or epoch.requests >= FEW):
+            self._sharing.vote(now, 1.0 if surprise else 0.5 if was is Phase.HOLD else -0.5)
         self._last = mark
         if epoch.requests >= FEW or was is not Phase.HOLD:
             self._base = mark

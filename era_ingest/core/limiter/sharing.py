@@ -11,8 +11,11 @@ CUT: Final = 0.75
 """What a refusal leaves of the pace."""
 GROW_PER_REQUEST: Final = 0.0035
 GROW_LEAST: Final = 0.006
-GROW_MOST: Final = 0.016
+GROW_MOST: Final = 0.012
 """Growth of ln(pace) a second: so much times the requests a second, within these bounds."""
+GROW_FIRST: Final = 0.05
+SETTLE_S: Final = 40.0
+"""Growth a second at first, and how long it takes to fall to the usual, seconds: shares even out sooner."""
 CALM_S: Final = 40.0
 """The growth doubles with each such time without a refusal, seconds."""
 DOUBLINGS: Final = 4
@@ -25,9 +28,10 @@ MOST_VOTES: Final = 4.0
 class Sharing:
     """Suspects that others use the quota too, and then yields when hit and grows patiently.
 
-    Formula. Alone, refusals come when the model of the bucket expects them. Each that does not is a vote for
-    company, each that does half a vote against. From two votes on: x0.75 at each refusal, else growth by
-    0.6 to 1.6 % a second, such that about 1.2 % of the requests are refused. All grow alike, and the larger
+    Formula. Alone, refusals come when a probe asks for more. One that the model of the bucket did not expect is a
+    vote for company, one while holding just below the limit half a vote, a due one half a vote against. From two
+    votes on: x0.75 at each refusal, else growth by
+    0.6 to 1.2 % a second, such that about 1.2 % of the requests are refused. All grow alike, and the larger
     client is hit more often, so that the shares even out within a minute or two.
 
     State. Votes 0 to 4, the time of the last refusal and of the last growth.
@@ -39,19 +43,19 @@ class Sharing:
 
     def __init__(self) -> None:
         self._votes = 0.0
-        self._grown_at = self._hit_at = -math.inf
+        self._began_at = self._grown_at = self._hit_at = -math.inf
 
     @property
     def is_on(self) -> bool:
         """Whether others are there."""
         return self._votes >= SURE
 
-    def vote(self, now: float, *, surprise: bool) -> None:
-        """Take a refusal that the model expected, or did not."""
+    def vote(self, now: float, weight: float) -> None:
+        """Take a refusal: that the model did not expect (1), while holding below the limit (0.5), or due (-0.5)."""
         was = self.is_on
-        self._votes = clamp(self._votes + (1.0 if surprise else -0.5), 0.0, MOST_VOTES)
+        self._votes = clamp(self._votes + weight, 0.0, MOST_VOTES)
         if self.is_on and not was:
-            self._hit_at = self._grown_at = now
+            self._began_at = self._hit_at = self._grown_at = now
 
     def grow(self, now: float, requests_per_s: float) -> float:
         """Return the factor by which the pace grows at ``now``."""
@@ -60,6 +64,7 @@ class Sharing:
             self._votes = 0.0
         span, self._grown_at = now - self._grown_at, now
         rate = clamp(GROW_PER_REQUEST * requests_per_s, GROW_LEAST, GROW_MOST)
+        rate = max(rate, GROW_FIRST * math.exp((self._began_at - now) / SETTLE_S))
         return math.exp(span * rate * 2 ** min(DOUBLINGS, int(calm / CALM_S)))
 
     def hit(self, now: float) -> float:
