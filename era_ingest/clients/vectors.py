@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pybase64
 
 from era_ingest.errors import ResponseMismatchError
 
@@ -34,10 +34,10 @@ def parse_vectors(rows: Sequence[object]) -> NDArray[np.float32]:
     """
     try:
         if rows and all(isinstance(row, str) for row in rows):
-            raw = [base64.b64decode(row, validate=True) for row in rows if isinstance(row, str)]
+            raw = [pybase64.b64decode(row, validate=True) for row in rows if isinstance(row, str)]
             if len(set(map(len, raw))) > 1:
                 raise ResponseMismatchError("The reply's vectors differ in length.")
-            return np.frombuffer(b"".join(raw), dtype="<f4").reshape(len(raw), -1).astype(np.float32)
+            return np.frombuffer(b"".join(raw), "<f4").reshape(len(raw), -1).astype(np.float32, copy=False)
         table = np.array(rows, dtype=np.float32)
     except (ValueError, TypeError, binascii.Error, OverflowError) as error:
         raise ResponseMismatchError(
@@ -72,5 +72,5 @@ def check_vectors(vectors: NDArray[np.float32], *, count: int, dimensions: int |
     norms = np.sqrt(squares)
     if (norms < MIN_NORM).any():
         raise ResponseMismatchError("The reply holds a zero vector.")
-    unit: NDArray[np.float32] = (vectors / norms[:, None]).astype(np.float32)
+    unit: NDArray[np.float32] = vectors / norms.astype(np.float32)[:, None]
     return unit
