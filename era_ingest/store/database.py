@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from pgvector.psycopg import register_vector_async
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg import conninfo
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from era_ingest.store.failures import connection_error, is_connection_failure
+from era_ingest.errors import EraError, StoreUnavailableError
+from era_ingest.store.failures import connection_error, is_connection_failure, place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,11 +23,13 @@ STARTING_TIMEOUT_S = 60.0
 """How long ``open`` waits for a server that says it is starting up."""
 _STARTING_PAUSE_S = 0.2
 _CONNECT_TIMEOUT_S = 10
-_POOL_TIMEOUT_S = 30.0
+POOL_TIMEOUT_S = 30.0
 """How long a caller waits for a free connection, or for a server that went away, before it is an error."""
 _RECONNECT_TIMEOUT_S = 30.0
 
-_OPTIONS: dict[str, Any] = {
+_STARTING = ("starting up", "shutting down", "in recovery mode", "not yet accepting", "not accepting")
+
+_DEFAULTS: dict[str, Any] = {
     "application_name": APPLICATION_NAME,
     "connect_timeout": _CONNECT_TIMEOUT_S,
     # a peer that is gone without a word is noticed within a minute, not after two hours
@@ -55,6 +59,7 @@ class Database:
         max_connections: int,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        timeout_s: float = POOL_TIMEOUT_S,
     ) -> Self:
         """Connect, and return the open pool.
 
@@ -63,6 +68,7 @@ class Database:
             max_connections: Connections at most, >= 1.
             clock: Monotonic seconds.
             sleep: Pauses between two tries at a server that is starting up.
+            timeout_s: How long a caller waits for a connection, in seconds, before it is an error.
 
         Raises:
             ConfigurationError: Wrong URL, user, password or database.
@@ -72,14 +78,14 @@ class Database:
         await first.close()
         pool = AsyncConnectionPool(
             url,
-            kwargs=_OPTIONS,
+            kwargs=_options(url),
             min_size=1,
             max_size=max_connections,
             open=False,
             configure=_configure,
             check=AsyncConnectionPool.check_connection,
             name=APPLICATION_NAME,
-            timeout=_POOL_TIMEOUT_S,
+            timeout=timeout_s,
             reconnect_timeout=_RECONNECT_TIMEOUT_S,
         )
         await pool.open()
@@ -107,12 +113,26 @@ class Database:
                 if connection.adapters.types.get("vector") is None:
                     await _register_vector(connection)
                 yield connection
-        except (PoolTimeout, PoolClosed, TooManyRequests) as error:
+        except PoolTimeout as error:
+            raise await self._why_none(error) from error
+        except PoolClosed as error:
             raise connection_error(error, self._url) from error
         except psycopg.Error as error:
             if not is_connection_failure(error):
                 raise
             raise connection_error(error, self._url) from error
+
+    async def _why_none(self, error: PoolTimeout) -> EraError:
+        """Find out why the pool has no connection to lend; it does not say itself."""
+        try:
+            probe = await psycopg.AsyncConnection.connect(self._url, **_options(self._url))
+        except psycopg.Error as reason:
+            return connection_error(reason, self._url)
+        await probe.close()
+        return StoreUnavailableError(
+            f"All {self._pool.max_size} connections to {place(self._url)} are busy: {error}. "
+            "A greater ERA_PRESET allows more of them."
+        )
 
     async def close(self) -> None:
         """Close every connection; those that are lent out when they come back."""
@@ -125,15 +145,24 @@ class Database:
         await self.close()
 
 
+def _options(url: str) -> dict[str, Any]:
+    """Return our connection parameters, less those that the URL sets itself."""
+    try:
+        given = conninfo.conninfo_to_dict(url)
+    except psycopg.Error as error:
+        raise connection_error(error, url) from error
+    return {name: value for name, value in _DEFAULTS.items() if name not in given}
+
+
 async def _connect(
     url: str, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
 ) -> psycopg.AsyncConnection[Any]:
     deadline = clock() + STARTING_TIMEOUT_S
     while True:
         try:
-            return await psycopg.AsyncConnection.connect(url, **_OPTIONS)
+            return await psycopg.AsyncConnection.connect(url, **_options(url))
         except psycopg.Error as error:
-            if "starting up" not in str(error) or clock() >= deadline:
+            if not any(words in str(error) for words in _STARTING) or clock() >= deadline:
                 raise connection_error(error, url) from error
         await sleep(_STARTING_PAUSE_S)
 

@@ -14,7 +14,8 @@ _WRONG_LOGIN_WORDS = (
     "does not exist",
     "no pg_hba.conf entry",
 )
-_UNAVAILABLE = ("08", "57P", "53")  # connection, operator intervention, resources: disk, memory, connections
+_UNAVAILABLE = ("08", "57P", "53", "58")
+"""Classes of SQLSTATE: connection; operator intervention; disk, memory or connections used up; I/O."""
 
 
 def place(url: str) -> str:

@@ -19,7 +19,6 @@ _SMALL_SHARED_MEMORY_BYTES = 1 << 30
 _SETTINGS = {
     # reached only through the socket, whose folder is the user's own
     "listen_addresses": "",
-    "port": "5432",
     "unix_socket_permissions": "0700",
     "max_connections": "100",
     # memory: a laptop's share

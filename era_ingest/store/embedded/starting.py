@@ -17,7 +17,7 @@ from era_ingest.store.embedded.cluster import ensure_cluster, server_environment
 from era_ingest.store.embedded.failures import explain_os_error, explain_output, log_tail
 from era_ingest.store.embedded.identity import match_owner, server_identity
 from era_ingest.store.embedded.layout import Layout
-from era_ingest.store.embedded.sockets import ping, prepare_socket_folder, server_url
+from era_ingest.store.embedded.sockets import PORT, ping, prepare_socket_folder, server_url
 from era_ingest.store.embedded.waiting import Waiter
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ def _start(layout: Layout, lock: int, *, durable: bool) -> int:
         identity.give(layout.data / configuration.NAME)
         folder = prepare_socket_folder(layout, identity)
         postgres = [str(binaries() / "postgres"), "-D", str(layout.data)]
-        server = [*identity.prefix, *postgres, f"--unix_socket_directories={folder}"]
+        # Where clients look for it: on the command line, over whatever custom.conf says.
+        address = [f"--unix_socket_directories={folder}", f"--port={PORT}"]
+        server = [*identity.prefix, *postgres, *address]
         begin = _run_warden(layout, server, lock, folder)
         match_owner(layout)
     except OSError as error:
