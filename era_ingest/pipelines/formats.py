@@ -11,7 +11,6 @@ What it returns is checked like a file; what it raises becomes one defect of tha
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from era_ingest.store.landing import BUILT_IN_FORMATS
@@ -28,6 +27,8 @@ def discover_readers() -> dict[str, str]:
 
     A built-in format cannot be replaced, so that a package that happens to be installed changes no book.
     """
+    from importlib.metadata import entry_points
+
     found = sorted(entry_points(group=READERS_GROUP), key=lambda point: (point.name, point.value))
     return {point.name: point.value for point in found if point.name not in BUILT_IN_FORMATS}
 
@@ -49,5 +50,7 @@ def load_reader(suffix: str, readers: Mapping[str, str]) -> Callable[[Path], obj
 
 @cache
 def _load(suffix: str, value: str) -> Callable[[Path], object]:
+    from importlib.metadata import EntryPoint
+
     reader: Callable[[Path], object] = EntryPoint(suffix, value, READERS_GROUP).load()
     return reader

@@ -15,11 +15,11 @@ import sys
 import threading
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from struct import Struct
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from era_ingest.core.names import show_name
 from era_ingest.errors import MalformedDocumentError
+from era_ingest.pipelines.messages import read_message, write_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 
     from era_ingest.core.source import BookSource
     from era_ingest.errors import EraError
+    from era_ingest.pipelines.book_reading import ReadOptions
     from era_ingest.pipelines.chunked import ChunkedBook
-    from era_ingest.pipelines.reading import ReadOptions
 
-_LENGTH = Struct("<Q")
 _BYTES_A_SECOND = 100_000
 """A book may take ten seconds a megabyte: ten times what the slowest built-in reader takes."""
 _START_LIMIT_S = 60.0
@@ -163,31 +162,6 @@ class Worker:
     def _run_out(self) -> None:
         self.timed_out = True
         self._process.kill()
-
-
-def write_message(stream: IO[bytes], message: object) -> None:
-    """Write one message."""
-    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(_LENGTH.pack(len(data)))
-    stream.write(data)
-    stream.flush()
-
-
-def read_message(stream: IO[bytes]) -> Any:
-    """Return the next message.
-
-    Raises:
-        EOFError: The stream ended.
-    """
-    (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))
-    return pickle.loads(_read_exactly(stream, length))  # noqa: S301 - from our own child or parent only
-
-
-def _read_exactly(stream: IO[bytes], length: int) -> bytes:
-    data = stream.read(length)
-    if len(data) != length:
-        raise EOFError
-    return data
 
 
 def _died(source: BookSource, worker: Worker, limit_s: float) -> EraError:

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 
-from era_ingest.pipelines.reader_pool import read_message, write_message
-from era_ingest.pipelines.reading import read_or_refuse
+from era_ingest.pipelines.book_reading import read_or_refuse
+from era_ingest.pipelines.messages import read_message, write_message
 
 
 def main() -> None:

@@ -7,147 +7,26 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
-from era_ingest.core.chunking import PassageSizes, build_chunks
-from era_ingest.core.defects import excerpt
-from era_ingest.core.doctrine import build_book, parse_book, parse_doctrine
-from era_ingest.core.items import ParseRules
-from era_ingest.core.json_document import RawFile
-from era_ingest.core.limits import InputLimits
-from era_ingest.core.markdown import parse_markdown, parse_text
-from era_ingest.core.model import Category
-from era_ingest.core.names import DomainNames, show_name
-from era_ingest.core.record import BookRecord, FileDigest
-from era_ingest.errors import EraError, MalformedDocumentError
-from era_ingest.pipelines.chunked import ChunkedBook
-from era_ingest.pipelines.files import digest_file, read_file
-from era_ingest.pipelines.formats import discover_readers, load_reader
+from era_ingest.pipelines.book_reading import ReadOptions, read_book, read_chunks, read_or_refuse
 from era_ingest.pipelines.reader_pool import ReaderPool
-from era_ingest.store.chunk_table import build_table
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from era_ingest.core.model import Book
     from era_ingest.core.source import BookSource
-    from era_ingest.settings import Settings
+    from era_ingest.errors import EraError
+    from era_ingest.pipelines.chunked import ChunkedBook
+
+__all__ = ["ReadOptions", "read_book", "read_books", "read_chunks", "read_or_refuse", "usable_cores"]
 
 MIN_PARALLEL_BOOKS = 4
-MIN_PARALLEL_BYTES = 8 * 1024 * 1024
-"""Less work than this is done before the processes are up."""
+MIN_PARALLEL_BYTES = 16 * 1024 * 1024
+"""Some two seconds of work for one core; a process takes half a second of CPU time to start."""
 MAX_BYTES_IN_FLIGHT = 256 * 1024 * 1024
 """Source bytes of the books between the landing folder and the consumer; one larger book goes alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """What reading depends on, besides the files. Plain values: it goes to other processes.
-
-    Attributes:
-        processing: Fingerprint of the settings that shape chunks, for the books' records.
-        passages: Lengths of passages; None: no passages.
-        aliases: Synonyms of domains.
-        limits: Bounds of what one book may hold.
-        max_file_bytes: Larger files are refused unread.
-        processes: Processes that read; 0: one a core.
-        readers: Plugged-in readers, from suffix to ``module:callable``.
-        timeout_s: Time for one book in a process of its own, seconds, besides 10 s a megabyte.
-    """
-
-    processing: str = ""
-    passages: PassageSizes | None = field(default_factory=PassageSizes)
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    limits: InputLimits = field(default_factory=InputLimits)
-    max_file_bytes: int = 512 * 1024 * 1024
-    processes: int = 0
-    readers: Mapping[str, str] = field(default_factory=dict)
-    timeout_s: float = 300.0
-
-    @classmethod
-    def from_settings(cls, settings: Settings, *, processing: str = "") -> ReadOptions:
-        """Return the options that the settings say, with the readers that are installed.
-
-        Raises:
-            ConfigurationError: The domain aliases cannot be.
-        """
-        DomainNames.from_aliases(settings.domain_aliases)
-        sizes = PassageSizes(
-            settings.passage_min_chars, settings.passage_max_chars, settings.passage_overlap_chars
-        )
-        return cls(
-            processing=processing,
-            passages=sizes if settings.passages else None,
-            aliases=settings.domain_aliases,
-            max_file_bytes=settings.max_file_bytes,
-            processes=settings.bounds.reader_processes,
-            readers=discover_readers(),
-        )
-
-
-def read_book(source: BookSource, options: ReadOptions) -> tuple[Book, tuple[FileDigest, ...]]:
-    """Return a book, and the digests of the bytes that it came from.
-
-    Raises:
-        MalformedDocumentError: It is no book, or cannot be read just now.
-        StoreUnavailableError: The disk does not answer.
-    """
-    rules = ParseRules(_domain_names(tuple(options.aliases.items())), options.limits)
-    if source.format in options.readers:
-        digest = digest_file(source.files[0], max_bytes=options.max_file_bytes)
-        return _read_plugged(source, options, rules), (digest,)
-    files = [read_file(file, max_bytes=options.max_file_bytes) for file in source.files]
-    raw = [RawFile(show_name(file.digest.path), file.data) for file in files]
-    digests = tuple(file.digest for file in files)
-    del files
-    return _parse(source, raw, rules), digests
-
-
-def read_chunks(source: BookSource, options: ReadOptions) -> ChunkedBook:
-    """Return a book as chunks; raises like `read_book`."""
-    book, digests = read_book(source, options)
-    chunks = build_chunks(book, options.passages)
-    passages = sum(chunk.category is Category.PASSAGE for chunk in chunks)
-    record = BookRecord(
-        name=book.name,
-        slug=book.slug,
-        title=book.title,
-        root=source.root,
-        format=source.format,
-        files=digests,
-        processing=options.processing,
-        chapters=len(book.chapters),
-        entries=len(chunks) - passages,
-        passages=passages,
-        defects=book.defects,
-        cleaning=book.cleaning,
-    )
-    titles = {chapter.index: chapter.title for chapter in book.chapters}
-    return ChunkedBook(record, build_table(chunks, titles=titles, record=record))
-
-
-def read_or_refuse(source: BookSource, options: ReadOptions) -> ChunkedBook | EraError:
-    """Return a book as chunks, or the error that says why not: one book must not stop its neighbours."""
-    try:
-        return read_chunks(source, options)
-    except EraError as error:
-        return error
-    except MemoryError:
-        return refusal(source, "too_large", "does not fit into the memory; split it.")
-    except Exception as error:  # noqa: BLE001 - the boundary of one book's task; it is recorded
-        what = (
-            f"cannot be read: {type(error).__name__}: {excerpt(str(error))}. This is a bug; please report it."
-        )
-        return refusal(source, "reader_failed", what)
-
-
-def refusal(source: BookSource, reason: str, what: str) -> MalformedDocumentError:
-    """Return the error that refuses a whole book."""
-    shown = show_name(source.files[0].path)
-    return MalformedDocumentError(f"{shown} {what}", file=shown, reason=reason)
 
 
 async def read_books(
@@ -198,33 +77,3 @@ def usable_cores() -> int:
     """Return how many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _parse(source: BookSource, raw: list[RawFile], rules: ParseRules) -> Book:
-    """Parse what was read of a built-in format."""
-    if source.format == "doctrine":
-        return parse_doctrine(source.name, raw[0], raw[1] if len(raw) > 1 else None, rules)
-    parse = {"json": parse_book, "markdown": parse_markdown, "text": parse_text}.get(source.format)
-    if parse is None:
-        raise refusal(source, "no_reader", f"needs a reader for {source.format!r}, which is not installed.")
-    return parse(source.name, raw[0], rules)
-
-
-def _read_plugged(source: BookSource, options: ReadOptions, rules: ParseRules) -> Book:
-    """Let a plugged-in reader read; what it raises refuses this book."""
-    path = source.files[0].path
-    try:
-        document = load_reader(source.format, options.readers)(Path(path))
-    except EraError:
-        raise
-    except Exception as error:
-        detail = f"{type(error).__name__}: {excerpt(str(error))}"
-        raise refusal(
-            source, "reader_failed", f"was refused by the reader for {source.format!r}: {detail}."
-        ) from error
-    return build_book(source.name, document, show_name(path), rules)
-
-
-@lru_cache(maxsize=4)
-def _domain_names(aliases: tuple[tuple[str, str], ...]) -> DomainNames:
-    return DomainNames.from_aliases(dict(aliases))
