@@ -103,7 +103,7 @@ def test_defects_name_their_line() -> None:
     "unit", ["# a\n", "# " + " " * 300 + "x\n", "#\n", "a\n=\n", "\n", "# a\nb\n", "`" * 99, "x# "]
 )
 def test_splitting_takes_linear_time(unit: str) -> None:
-    """A quarter of a million characters of headings, spaces or fences take less than two seconds of CPU time."""
+    """A quarter of a million characters of headings, spaces or fences take under two seconds of CPU time."""
     data = (unit * (250_000 // len(unit))).encode()
     started = time.process_time()
     for parse in (parse_markdown, parse_text):
