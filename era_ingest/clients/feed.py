@@ -69,16 +69,20 @@ class BatchFeed:
 
     async def pull(self) -> None:
         """Pull the source to its end; to be run as a task. Closes the source, also when it is cancelled."""
+        packer = self._packer
         try:
             async for item in self._source:
-                was_empty = not len(self._packer)
-                sized = Sized(item, len(item.text.encode()), self._estimator.estimate(item.text))
-                self._ready.extend(self._packer.add(sized))
-                if was_empty or self._ready:
+                text = item.text
+                n_bytes = len(text) if text.isascii() else len(text.encode())
+                full = packer.add(Sized(item, n_bytes, self._estimator.estimate(text)))
+                if full:
+                    self._ready.extend(full)
                     self._stock.set()
-                while len(self._ready) >= READY_BATCHES:
-                    self._room.clear()
-                    await self._room.wait()
+                    while len(self._ready) >= READY_BATCHES:
+                        self._room.clear()
+                        await self._room.wait()
+                elif len(packer) == 1:
+                    self._stock.set()
         finally:
             self._exhausted = True
             self._stock.set()

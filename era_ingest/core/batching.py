@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 T = TypeVar("T")
 
@@ -27,8 +27,7 @@ class BatchLimits:
     max_tokens: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Sized(Generic[T]):
+class Sized(NamedTuple, Generic[T]):
     """An item and its size.
 
     Attributes:
@@ -90,34 +89,25 @@ class BatchPacker(Generic[T]):
         """Items in the open batch."""
         return len(self._open)
 
-    def add(self, item: Sized[T]) -> Iterator[Batch[T]]:
-        """Take an item; yield the batches that are full by it (at most two)."""
-        if self._open and not self._fits(item):
-            yield self._close()
+    def add(self, item: Sized[T]) -> tuple[Batch[T], ...]:
+        """Take an item; return the batches that are full by it (at most two)."""
+        limits = self.limits
+        n_bytes, tokens = self._n_bytes + item.n_bytes, self._tokens + item.tokens
+        before: tuple[Batch[T], ...] = ()
+        if self._open and not (
+            len(self._open) < limits.max_texts and n_bytes <= limits.max_bytes and tokens <= limits.max_tokens
+        ):
+            before = (self._close(),)
+            n_bytes, tokens = item.n_bytes, item.tokens
         self._open.append(item)
-        self._n_bytes += item.n_bytes
-        self._tokens += item.tokens
-        if self._is_full:
-            yield self._close()
+        self._n_bytes, self._tokens = n_bytes, tokens
+        if len(self._open) >= limits.max_texts or n_bytes >= limits.max_bytes or tokens >= limits.max_tokens:
+            return (*before, self._close())
+        return before
 
     def flush(self) -> Batch[T] | None:
         """Return what is open as a batch, or None if nothing is."""
         return self._close() if self._open else None
-
-    @property
-    def _is_full(self) -> bool:
-        return (
-            len(self._open) >= self.limits.max_texts
-            or self._n_bytes >= self.limits.max_bytes
-            or self._tokens >= self.limits.max_tokens
-        )
-
-    def _fits(self, item: Sized[T]) -> bool:
-        return (
-            len(self._open) < self.limits.max_texts
-            and self._n_bytes + item.n_bytes <= self.limits.max_bytes
-            and self._tokens + item.tokens <= self.limits.max_tokens
-        )
 
     def _close(self) -> Batch[T]:
         batch = Batch(tuple(self._open), self._n_bytes, self._tokens)
