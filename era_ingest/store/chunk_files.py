@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from era_ingest.core.names import book_slug
+from era_ingest.core.names import MAX_SLUG_BYTES
 from era_ingest.errors import InvalidNameError, StoreUnavailableError
 from era_ingest.store.atomic import remove_file, write_bytes
 from era_ingest.store.chunk_table import SCHEMA
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SUFFIX = ".parquet"
+_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 class ChunkFiles:
@@ -108,7 +110,7 @@ class ChunkFiles:
                 yield name.removesuffix(SUFFIX)
 
     def _path(self, slug: str) -> Any:
-        if not slug or "/" in slug or slug.startswith(".") or book_slug(slug)[: len(slug)] != slug:
+        if len(slug) > MAX_SLUG_BYTES or not _SLUG.fullmatch(slug):
             raise InvalidNameError(f"{slug!r} is no slug of a book.", name=slug, reason="slug")
         base = self._local if self._local is not None else self._remote
         return base / f"{slug}{SUFFIX}"
