@@ -32,19 +32,19 @@ QUARANTINE_CODES = frozenset({"quarantine"})
 BOOK_CHECKS = (
     dg.AssetCheckSpec(
         QUARANTINE_EMPTY,
-        asset=Stage.BOOKS,
+        asset=Stage.BOOKS.value,
         description="Nothing of the run's books was refused: no document, no item, no text. A warning; what was not "
         "refused is loaded.",
     ),
     dg.AssetCheckSpec(
         ROWS_AGREE,
-        asset=Stage.VECTOR_TABLES,
+        asset=Stage.VECTOR_TABLES.value,
         blocking=True,
         description="The table holds exactly what the books' files hold: nothing lost, doubled, stale or orphaned.",
     ),
     dg.AssetCheckSpec(
         VECTORS_SOUND,
-        asset=Stage.VECTOR_TABLES,
+        asset=Stage.VECTOR_TABLES.value,
         blocking=True,
         description="Every row has the vector of its text: right size, unit length, not zero, no NaN.",
     ),

@@ -93,8 +93,7 @@ async def settle(
     if not (dealt or removed):
         return
     async with services.database.connection() as conn:
-        await catalogue.take(conn, dealt, (), datetime.now(UTC))
-        await catalogue.forget(conn, removed)
+        await catalogue.mark_done(conn, dealt, removed, datetime.now(UTC))
 
 
 def root_of(settings: Settings) -> Path:

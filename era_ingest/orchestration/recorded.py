@@ -6,11 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from era_ingest.errors import PermanentError
 from era_ingest.orchestration.assets.domains import domain_index, minister_files
 from era_ingest.orchestration.assets.ingest import load_books
 from era_ingest.orchestration.instance import open_instance
-from era_ingest.orchestration.jobs import INGEST_JOB, MINISTERS_JOB, ingest_job, ministers_job
-from era_ingest.orchestration.partitions import BOOKS, register
+from era_ingest.orchestration.jobs import (
+    INGEST_JOB,
+    MINISTERS_JOB,
+    domains_config,
+    ingest_job,
+    ministers_job,
+)
+from era_ingest.orchestration.partitions import BOOKS, DOMAINS, PARTITION_TAG, register, unregister
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,26 +50,57 @@ def record_runs(settings: Settings, work: LocalWork) -> tuple[str, ...]:
             "force": work.options.force,
             "retry_refused": work.options.retry_refused,
         }
-        run_ids = [_execute(definitions, INGEST_JOB, instance, {"load_books": config}, work.run_id)]
-        ministers = work.ministers.result()
-        if (ministers and ministers.published) or work.indexes.result():
-            run_ids.append(_execute(definitions, MINISTERS_JOB, instance, {}, None))
+        run_ids = [
+            _execute(
+                definitions.resolve_job_def(INGEST_JOB),
+                instance,
+                config={"ops": {"load_books": {"config": config}}},
+                run_id=work.run_id,
+            )
+        ]
+        ministers, indexes = work.ministers.result(), work.indexes.result()
+        files = list(ministers.published) if ministers else []
+        domains = [*files, *(report.domain for report in indexes)]
+        if domains:
+            register(instance, DOMAINS, domains)
+            run_ids.append(
+                _execute(
+                    definitions.resolve_job_def(MINISTERS_JOB),
+                    instance,
+                    config=domains_config(files=files, indexes=[report.domain for report in indexes]),
+                    tags={PARTITION_TAG: domains[0]},
+                )
+            )
+            empty = {report.domain for report in indexes if report.view is None}
+            unregister(instance, DOMAINS, empty)
     return tuple(run_ids)
 
 
 def _execute(
-    definitions: dg.Definitions,
-    job: str,
+    job: dg.JobDefinition,
     instance: dg.DagsterInstance,
-    ops: Mapping[str, Mapping[str, Any]],
-    run_id: str | None,
+    *,
+    config: Mapping[str, Any],
+    run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Execute one job in this process; a step that fails is the run's failure, not ours: we report it ourselves."""
-    result = definitions.resolve_job_def(job).execute_in_process(
+    """Execute one job in this process; return its run's id.
+
+    A step that fails for what the work itself says (``dg.Failure``) is told by the outcome.
+
+    Raises:
+        PermanentError: A check found wrong rows or files, or Dagster itself failed.
+    """
+    result = job.execute_in_process(
         instance=instance,
-        run_config={**SILENT, "ops": {name: {"config": config} for name, config in ops.items()}},
+        run_config={**SILENT, **config},
         run_id=run_id,
-        tags=LAUNCHED_BY,
+        tags={**LAUNCHED_BY, **(tags or {})},
         raise_on_error=False,
     )
+    for event in result.all_events:
+        failure = event.step_failure_data if event.is_step_failure else None
+        if failure is not None and failure.user_failure_data is None:
+            reason = failure.error.message.strip() if failure.error else "no reason given"
+            raise PermanentError(f"The Dagster run {result.run_id} failed: {reason}. See it in `era dev`.")
     return result.run_id

@@ -25,6 +25,9 @@ MAX_BATCH_EVENTS = 500
 """Events one insert writes, at most."""
 MAX_DETAILED_PARTITIONS = 50
 """Partitions that ``yield_outputs`` gives metadata of their own: Dagster reads all keys again for each."""
+MAX_STEP_RETRIES = 3
+FIRST_RETRY_S = 30
+"""Pause before the first retry of a step, seconds; each further one is twice as long."""
 CODE_VERSION_TAG = "dagster/code_version"
 
 
@@ -86,7 +89,7 @@ def _entry(context: dg.AssetExecutionContext, materialization: dg.AssetMateriali
         error_info=None,
         level=logging.DEBUG,
         user_message="",
-        run_id=context.run_id,
+        run_id=context.run.run_id,
         timestamp=time.time(),
         step_key=str(step),
         job_name=context.job_name,
@@ -124,20 +127,24 @@ def yield_outputs(
         yield dg.MaterializeResult(asset_key=asset, metadata=whole)
 
 
-def fail(error: EraError, *, retries: bool) -> NoReturn:
-    """Fail the step with a message that says what to do; only what may pass by itself is retried.
+def fail(context: dg.AssetExecutionContext, error: EraError, *, retries: bool) -> NoReturn:
+    """Fail the step with a message that says what to do; what may pass by itself is tried again, three times.
+
+    A retry policy would not do: it would repeat failed checks and mistakes too.
 
     Args:
+        context: Of the step.
         error: What went wrong.
-        retries: Whether anything may be.
+        retries: Whether anything may be tried again.
 
     Raises:
-        dg.Failure: Always.
+        dg.RetryRequested: It may pass by itself.
+        dg.Failure: It will not.
     """
+    if retries and isinstance(error, TransientError):
+        raise dg.RetryRequested(MAX_STEP_RETRIES, FIRST_RETRY_S * 2**context.retry_number) from error
     raise dg.Failure(
-        error.message,
-        metadata={"error": type(error).__name__},
-        allow_retries=retries and isinstance(error, TransientError),
+        error.message, metadata={"error": type(error).__name__}, allow_retries=False
     ) from error
 
 

@@ -12,13 +12,14 @@ from era_ingest.errors import TransientError
 from era_ingest.orchestration.asking import Asked, decide, digest_of, last_run, tags_for
 from era_ingest.orchestration.jobs import books_config, domains_config, ingest_job, ministers_job
 from era_ingest.orchestration.landing import Landing, look, root_of
-from era_ingest.orchestration.partitions import BOOKS, DOMAINS, build_target
+from era_ingest.orchestration.partitions import BOOKS, DOMAINS, PARTITION_TAG, build_target
 from era_ingest.orchestration.resources import EraResource
 from era_ingest.pipelines.ministers import stale_ministers
 from era_ingest.store.domains import stale_domains
+from era_ingest.store.views import existing_views
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from era_ingest.store.catalogue import LandingDelta
@@ -116,11 +117,12 @@ def ministers_sensor(
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for a run of the domains that are out of date."""
     try:
-        files, indexes, states = asyncio.run(_stale(era))
+        files, indexes, states, alive = asyncio.run(_stale(era))
     except TransientError as error:
         return dg.SkipReason(error.message)
+    keys = context.instance.get_dynamic_partitions(str(DOMAINS.name))
     if not (files or indexes):
-        return dg.SkipReason("every domain is up to date")
+        return _prune(keys, alive)
     now = time.time()
     wait_s = debounce_s(states.values(), now)
     if wait_s > 0:
@@ -131,14 +133,13 @@ def ministers_sensor(
     answer = decide(asked, digest_of(todo), last_run(context.instance, context.sensor_name, asked), now)
     if not answer.ask:
         return dg.SkipReason(f"{len(files):,} domains to build, {len(indexes):,} to index: {answer.reason}")
-    keys = set(context.instance.get_dynamic_partitions(str(DOMAINS.name)))
-    missing = sorted({*files, *indexes} - keys)
+    missing = sorted({*files, *indexes} - set(keys))
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
                 run_key=answer.asked.run_key,
                 run_config=domains_config(files=files, indexes=indexes),
-                tags=tags_for(context.sensor_name, answer.asked),
+                tags={PARTITION_TAG: [*files, *indexes][0], **tags_for(context.sensor_name, answer.asked)},
             )
         ],
         cursor=answer.asked.to_cursor(),
@@ -146,14 +147,26 @@ def ministers_sensor(
     )
 
 
-async def _stale(era: EraResource) -> tuple[list[str], list[str], dict[str, datetime]]:
-    """Return the domains whose files are stale, those whose index is, and when each of the changed ones did."""
+def _prune(keys: Sequence[str], alive: Collection[str]) -> dg.SensorResult | dg.SkipReason:
+    """Delete the partitions of domains that no row has any more."""
+    dead = [key for key in keys if key not in alive]
+    if not dead:
+        return dg.SkipReason("every domain is up to date")
+    return dg.SensorResult(
+        skip_reason=f"{len(dead):,} domains have no rows any more",
+        dynamic_partitions_requests=[DOMAINS.build_delete_request(dead)],
+    )
+
+
+async def _stale(era: EraResource) -> tuple[list[str], list[str], dict[str, datetime], set[str]]:
+    """Return which domains' files are stale, which indexes, when the changed ones changed, and which have rows."""
     async with era.services() as services:
         files = await stale_ministers(services)
         async with services.database.connection() as conn:
             states = await stale_domains(conn)
+            alive = set(await existing_views(conn))
     indexes = [state.domain for state in states if state.index_stale]
-    return files, indexes, {state.domain: state.changed_at for state in states}
+    return files, indexes, {state.domain: state.changed_at for state in states}, alive
 
 
 def debounce_s(changed: Collection[datetime], now: float) -> float:

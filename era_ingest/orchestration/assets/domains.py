@@ -8,10 +8,10 @@ from pydantic import Field
 
 from era_ingest.errors import EraError
 from era_ingest.orchestration import schemas
-from era_ingest.orchestration.assets.ingest import OWNERS, RETRY
+from era_ingest.orchestration.assets.ingest import OWNERS
 from era_ingest.orchestration.checks import MINISTER_CHECKS, evaluate_ministers
 from era_ingest.orchestration.metadata import markdown_table
-from era_ingest.orchestration.partitions import DOMAINS, keys_of, register, unregister
+from era_ingest.orchestration.partitions import DOMAINS, keys_of, register
 from era_ingest.orchestration.recording import Made, fail, has_dependents, record, yield_outputs
 from era_ingest.orchestration.work import Era
 from era_ingest.pipelines.indexes import DomainIndexReport
@@ -22,7 +22,10 @@ _UPSTREAM = dg.AssetDep("vector_tables", partition_mapping=dg.AllPartitionMappin
 
 
 class DomainsConfig(dg.Config):
-    """Which domains a run is to work on besides its partitions; without either, those that are out of date."""
+    """Which domains a run is to work on, where they are not the run's partitions.
+
+    Such a run needs the tag of one partition all the same: Dagster looks up the partitions of what is upstream.
+    """
 
     domains: list[str] = Field([], description="domains to work on, instead of the run's partitions")
     listed: bool = Field(False, description="take `domains` as it stands, even if it is empty")
@@ -60,7 +63,6 @@ DOMAIN_INDEX = dg.AssetSpec(
     can_subset=True,
     partitions_def=DOMAINS,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    retry_policy=RETRY,
 )
 def minister_files(
     context: dg.AssetExecutionContext, config: DomainsConfig, era: dg.ResourceParam[Era]
@@ -69,7 +71,6 @@ def minister_files(
     domains = _domains(context, config)
     if context.selected_asset_keys:
         report = _built(context, era, domains)
-        unregister(context.instance, DOMAINS, report.removed)
         kept = {
             name: _files_metadata(report, name) for name in report.published if name not in report.removed
         }
@@ -84,7 +85,6 @@ def minister_files(
     can_subset=True,
     partitions_def=DOMAINS,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    retry_policy=RETRY,
 )
 def domain_index(
     context: dg.AssetExecutionContext, config: DomainsConfig, era: dg.ResourceParam[Era]
@@ -93,7 +93,7 @@ def domain_index(
     try:
         reports = era.refresh_indexes(_domains(context, config))
     except EraError as error:
-        fail(error, retries=era.retries)
+        fail(context, error, retries=era.retries)
     kept = {
         report.domain: {
             "dagster/partition_row_count": report.total_rows,
@@ -115,18 +115,16 @@ def _index_of(report: DomainIndexReport) -> str:
     return report.index.action.value if report.index else "none"
 
 
-def _built(context: dg.AssetExecutionContext, era: Era, domains: tuple[str, ...] | None) -> MinistersReport:
+def _built(context: dg.AssetExecutionContext, era: Era, domains: tuple[str, ...]) -> MinistersReport:
     try:
         return era.build_ministers(domains)
     except EraError as error:
-        fail(error, retries=era.retries)
+        fail(context, error, retries=era.retries)
 
 
-def _domains(context: dg.AssetExecutionContext, config: DomainsConfig) -> tuple[str, ...] | None:
-    """Return the domains of a run; None: those that are out of date."""
-    if config.listed or config.domains:
-        return tuple(config.domains)
-    return keys_of(context) or None
+def _domains(context: dg.AssetExecutionContext, config: DomainsConfig) -> tuple[str, ...]:
+    """Return the domains of a run."""
+    return tuple(config.domains) if config.listed or config.domains else keys_of(context)
 
 
 def _record(

@@ -32,7 +32,6 @@ from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, St
 
 GROUP = "corpus"
 OWNERS = ["team:corpus"]
-RETRY = dg.RetryPolicy(max_retries=3, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 GOOD = frozenset({BookStatus.LOADED, BookStatus.UNCHANGED})
 
 
@@ -51,7 +50,7 @@ class BooksConfig(dg.Config):
 
 SPECS = (
     dg.AssetSpec(
-        Stage.BOOKS,
+        Stage.BOOKS.value,
         deps=["landing_catalog"],
         description="A book read and cleaned: typed chapters and entries, its defects listed, its files hashed. "
         "A partition is one book.",
@@ -62,8 +61,8 @@ SPECS = (
         code_version="1",
     ),
     dg.AssetSpec(
-        Stage.CHUNKS,
-        deps=[Stage.BOOKS],
+        Stage.CHUNKS.value,
+        deps=[Stage.BOOKS.value],
         description="A book's chunks as Parquet: a doctrine entry is a chunk of its own, chapter text is cut into "
         "passages at sentence and paragraph borders. Load it as `pandas.DataFrame` or `pyarrow.Table`.",
         metadata=schemas.table_metadata(schemas.CHUNKS),
@@ -74,8 +73,8 @@ SPECS = (
         code_version="1",
     ),
     dg.AssetSpec(
-        Stage.EMBEDDINGS,
-        deps=[Stage.CHUNKS],
+        Stage.EMBEDDINGS.value,
+        deps=[Stage.CHUNKS.value],
         description="A vector for each distinct text of a book, kept by model and content hash: paid for once, kept "
         "for ever. All texts of a run go through one adaptive client, batched over its books.",
         metadata=schemas.table_metadata(schemas.EMBEDDINGS, "era.embeddings"),
@@ -86,8 +85,8 @@ SPECS = (
         code_version="1",
     ),
     dg.AssetSpec(
-        Stage.VECTOR_TABLES,
-        deps=[Stage.EMBEDDINGS],
+        Stage.VECTOR_TABLES.value,
+        deps=[Stage.EMBEDDINGS.value],
         description="A book's rows in `doctrine_embeddings_all`, brought up to date in one transaction by a diff of "
         "ids and content hashes. Seen through one view a domain.",
         metadata=schemas.table_metadata(schemas.VECTOR_TABLES, "era.doctrine_embeddings_all"),
@@ -107,7 +106,6 @@ SPECS = (
     can_subset=True,
     partitions_def=BOOKS,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    retry_policy=RETRY,
     pool="embedding",
 )
 def load_books(
@@ -127,7 +125,7 @@ def load_books(
     if has_dependents(context):
         yield from _yield_for_dependents(context, report, recorded)
     yield from evaluate_books(context, loaded)
-    _raise_what_failed(era, work, loaded)
+    _raise_what_failed(context, era, work, loaded)
 
 
 def build_work(context: dg.AssetExecutionContext, config: BooksConfig) -> BookWork:
@@ -149,7 +147,7 @@ def build_work(context: dg.AssetExecutionContext, config: BooksConfig) -> BookWo
         removed=tuple(config.removed),
         everything=config.everything,
         stages=stages,
-        run_id=context.run_id,
+        run_id=context.run.run_id,
         force=config.force,
         retry_refused=config.retry_refused,
         audit=config.audit and bool(context.selected_asset_check_keys),
@@ -160,7 +158,7 @@ def _load(context: dg.AssetExecutionContext, work: BookWork, era: Era) -> Loaded
     try:
         return era.load(work, Observer(context.log_event))
     except EraError as error:
-        fail(error, retries=era.retries)
+        fail(context, error, retries=era.retries)
 
 
 def _record(context: dg.AssetExecutionContext, work: BookWork, report: IngestReport) -> list[BookReport]:
@@ -171,7 +169,7 @@ def _record(context: dg.AssetExecutionContext, work: BookWork, report: IngestRep
     """
     asked = frozenset(keys_of(context))
     known = (
-        context.instance.get_materialized_partitions(dg.AssetKey(Stage.VECTOR_TABLES)) if not asked else set()
+        context.instance.get_materialized_partitions(dg.AssetKey(Stage.VECTOR_TABLES.value)) if not asked else set()
     )
     good = [
         book
@@ -187,7 +185,7 @@ def _record(context: dg.AssetExecutionContext, work: BookWork, report: IngestRep
             made = [Made(b.slug, book_metadata(stage, b, model=report.model)) for b in good]
             last = made[-1]
             made[-1] = Made(last.partition, {**last.metadata, **whole}, last.tags)
-            record(context, stage, made)
+            record(context, stage.value, made)
     return good
 
 
@@ -204,18 +202,20 @@ def _yield_for_dependents(
         )
         return
     by_stage = {
-        stage: {b.slug: book_metadata(stage, b, model=report.model) for b in recorded}
+        stage.value: {b.slug: book_metadata(stage, b, model=report.model) for b in recorded}
         for stage in Stage
-        if dg.AssetKey(stage) in context.selected_asset_keys
+        if dg.AssetKey(stage.value) in context.selected_asset_keys
     }
     yield from yield_outputs(context, by_stage, run_metadata(report))
 
 
-def _raise_what_failed(era: Era, work: BookWork, loaded: Loaded) -> None:
+def _raise_what_failed(
+    context: dg.AssetExecutionContext, era: Era, work: BookWork, loaded: Loaded
+) -> None:
     """Fail the run if it was stopped early, or if not one of the books it was asked for came through."""
     report = loaded.report
     if report.error is not None:
-        fail(report.error, retries=era.retries)
+        fail(context, report.error, retries=era.retries)
     wrong = [b for b in report.books if b.status is BookStatus.REFUSED]
     if work.slugs and not any(b.status in GOOD for b in report.books):
         reasons = [f"{b.book}: {b.error}" for b in wrong[:5]]

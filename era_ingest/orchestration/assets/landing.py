@@ -1,7 +1,5 @@
 """``landing_catalog``: the landing folder, whose books become partitions; and ``quarantine``, what was refused."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 
@@ -39,9 +37,9 @@ QUARANTINE = dg.AssetSpec(
 def landing_catalog(context: dg.AssetExecutionContext, era: EraResource) -> dg.MaterializeResult[Any]:
     """Look into the landing folder and add the partitions that are missing."""
     try:
-        landing = asyncio.run(_look(era, context.run_id))
+        landing = asyncio.run(_look(era, context.run.run_id))
     except EraError as error:
-        fail(error, retries=era.retries)
+        fail(context, error, retries=era.retries)
     added = register(context.instance, BOOKS, [source.slug for source in landing.sources])
     return dg.MaterializeResult(metadata=_metadata(landing, added, str(era.settings().landing_dir)))
 

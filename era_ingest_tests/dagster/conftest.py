@@ -1,0 +1,68 @@
+"""A stand-in for the pipelines, where a test is about Dagster alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from era_ingest.core.minister import DomainStatistics
+from era_ingest.orchestration.work import BookWork, Loaded
+from era_ingest.pipelines.ministers import MinistersReport
+from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from era_ingest.core.audit import Finding
+    from era_ingest.errors import EraError
+    from era_ingest.pipelines.indexes import DomainIndexReport
+    from era_ingest.pipelines.report import Progress
+
+
+@dataclass
+class FakeEra:
+    """Loads books by saying so.
+
+    Attributes:
+        statuses: How a book ends that does not end as ``loaded``.
+        findings: What the audit finds.
+        error: What stops the loading.
+        works: What was asked for.
+    """
+
+    statuses: dict[str, BookStatus] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    error: EraError | None = None
+    quarantine: dict[str, int] = field(default_factory=dict)
+    works: list[BookWork] = field(default_factory=list)
+    retries: bool = False
+
+    def load(self, work: BookWork, report: Callable[[Progress], None]) -> Loaded:
+        self.works.append(work)
+        books = [self._book(slug) for slug in work.slugs]
+        books += [BookReport(slug, slug, BookStatus.REMOVED) for slug in work.removed]
+        result = IngestReport(books=books, model="hashing/768", requests=3, seconds=1.0, error=self.error)
+        result.changed_domains = {"ethics"}
+        return Loaded(result, self.findings, (), self.quarantine, audited=work.audit)
+
+    def _book(self, slug: str) -> BookReport:
+        status = self.statuses.get(slug, BookStatus.LOADED)
+        error = "It is no JSON." if status is BookStatus.REFUSED else None
+        return BookReport(slug, slug.title(), status, chapters=2, entries=5, passages=7, error=error)
+
+    def build_ministers(self, domains: tuple[str, ...] | None) -> MinistersReport:
+        return MinistersReport()
+
+    def refresh_indexes(self, domains: tuple[str, ...] | None) -> Sequence[DomainIndexReport]:
+        return []
+
+    def audit_ministers(self, domains: tuple[str, ...] | None) -> Sequence[Finding]:
+        return []
+
+
+@pytest.fixture
+def era() -> FakeEra:
+    """The stand-in."""
+    return FakeEra()
