@@ -100,7 +100,8 @@ def one_worker(rng: Random) -> Scenario:
 
 def gpu(rng: Random) -> Scenario:
     """Return a GPU that takes whatever waits as one batch."""
-    base, each, most = _between(rng, 0.02, 0.08), _between(rng, 0.002, 0.008), rng.choice((32, 64))
+    base, most = _between(rng, 0.02, 0.08), rng.choice((16, 24, 32))
+    each = base / rng.uniform(7, 13)
     return Scenario(
         "gpu",
         lambda r: Server(Batching(base, each, most)),

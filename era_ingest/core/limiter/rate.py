@@ -41,10 +41,16 @@ BEYOND: Final = 3.0
 """Requests beyond the model that prove the limit higher."""
 SOFT: Final = 1.06
 """How much the first proof raises the estimate: it may only have been a little low. The second begins a climb."""
+UNSURE_PROOFS: Final = 3
+"""So many soft steps while the estimate rests on few requests; they are twice as long."""
 SLACK: Final = 0.05
 """Relative error of the model that is no surprise."""
 FALL: Final = 0.7
 """What is left of the estimate when the limit has fallen."""
+SHRINK: Final = 0.85
+"""What is left of a guess that is refused before it measured anything."""
+GUESS_GAIN: Final = 0.1
+"""How far above a guess the pace goes."""
 CATCH_UP_S: Final = 0.02
 """Seconds of pace that may be made up for after a late timer."""
 LEAST_PER_S: Final = 1 / 60
@@ -182,8 +188,8 @@ class Rate:
 
     def _raise(self, now: float) -> None:
         self._proofs += 1
-        if self._proofs == 1:
-            self.estimate *= SOFT
+        if self._proofs <= (1 if self.is_sure else UNSURE_PROOFS):
+            self.estimate *= SOFT if self.is_sure else SOFT**2
             self._offset += max(0.0, self.level(now) - HEADROOM_S * self.estimate)
             self._gain = min(2 * self._gain, GAIN - 1)
             return
@@ -259,8 +265,8 @@ class Rate:
             self._yield(now, epoch)
         elif whole.requests < FEW:
             bound = rate * (1 + 2 / whole.requests) if whole.requests else math.inf
-            self.estimate = min(FALL * self.pace, bound)
-            self._probe(GAIN - 1)
+            self.estimate = min(SHRINK * self.estimate, bound)
+            self._probe(GUESS_GAIN)
         elif was is Phase.CLIMB:
             self._guess(now, mark, max(0.7 * self.estimate, min(rate, self.estimate)))
         elif surprise:
@@ -305,7 +311,7 @@ class Rate:
         self._anchor = self._last = self._base = mark
         self._measured = 0
         self._credit, self._credit_at = 0.0, now
-        self._probe(GAIN - 1)
+        self._probe(GUESS_GAIN)
 
     def _probe(self, gain: float) -> None:
         self.phase, self._gain = Phase.PROBE, clamp(gain, 0.03, GAIN - 1)

@@ -14,7 +14,8 @@ USUAL_S: Final = (1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 3600)
 """Lengths that windows have; a measured one within 12 % is taken for it."""
 LIKE: Final = 0.12
 FASTER: Final = 4.0
-"""A window is spent at this multiple of its mean pace."""
+FASTEST: Final = 8.0
+"""A window is spent at these multiples of its mean pace: before and after its length is known."""
 EVERY: Final = 3
 MORE: Final = 1.02
 """In each third window 2 % more is tried."""
@@ -29,7 +30,7 @@ class Window:
     """Counts what a window lets in, stops there, and waits for the next.
 
     Formula. ``limit`` is what was let in between a turn and the next refusal; ``length`` is the distance of
-    two turns, snapped to the usual lengths within 12 %. Until the limit requests go at 4 times the window's mean
+    two turns, snapped to the usual lengths within 12 %. Until the limit requests go at 8 times the window's mean
     pace, then none until the turn.
 
     State. Limit and length (None until known), when it ends, how much is used.
@@ -143,7 +144,7 @@ class Window:
         usual = min(USUAL_S, key=lambda length: abs(math.log(gap / length)))
         self.length_s = float(usual) if abs(math.log(gap / usual)) < LIKE else gap
         if self.limit is not None:
-            self._pace = FASTER * self.limit / self.length_s
+            self._pace = FASTEST * self.limit / self.length_s
 
 
 class NotAWindowError(Exception):
