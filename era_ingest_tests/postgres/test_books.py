@@ -11,7 +11,7 @@ import pytest
 
 from era_ingest.core.ids import content_hash
 from era_ingest.core.model import Category, Defect
-from era_ingest.errors import PermanentError
+from era_ingest.errors import PermanentError, StoreUnavailableError
 from era_ingest.store import quarantine
 from era_ingest.store.books import LoadCounts, load_book, remove_book
 from era_ingest.store.quarantine import RefusedText
@@ -230,6 +230,24 @@ async def test_failed_load_leaves_the_old_book(store: Store) -> None:
         await load_book(conn, store.model, changed)
         await conn.rollback()
     assert await store.row_versions() == before
+
+
+async def test_lost_connection_leaves_the_old_book(store: Store) -> None:
+    """A session that dies before its commit changed nothing, and the load can be repeated."""
+    await store.load(rows("Book", [chapter(0, "war")]))
+    changed = rows("Book", [chapter(1, "peace")])
+    await store.embed(changed)
+    before = await store.row_versions()
+    with pytest.raises(StoreUnavailableError):
+        await _load_and_die(store, changed)
+    assert await store.row_versions() == before
+    assert (await _load(store, changed)).inserted == 5
+
+
+async def _load_and_die(store: Store, book: BookRows) -> None:
+    async with store.database.connection() as conn:
+        await load_book(conn, store.model, book)
+        await store.fetch("select pg_terminate_backend(%s)", conn.info.backend_pid)
 
 
 async def test_writers_of_books_that_share_domains_do_not_deadlock(store: Store) -> None:
