@@ -127,7 +127,7 @@ class DatabaseSteps:
         await self._store_refused()
         rows = BookRows(book.record, book.table, self._request.run_id, counts.embedded, counts.reused)
         async with self._services.database.connection() as conn:
-            return await books.load_book(conn, model, rows)
+            return await books.load_book(conn, model, rows, rewrite=self._request.force)
 
     async def _store_refused(self) -> None:
         model = self.model
