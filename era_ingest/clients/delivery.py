@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 
 PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
 PROBE_TRIES = 3
+MOST_REFUSALS_IN_A_ROW = 16
+"""More than one poison text causes in the largest batch; then a plain sentence is tried before halving."""
 ODD_STATUS = 424
 """TEI's "the backend failed": mostly the input, sometimes the machine."""
 _FAILURES_OF_BATCH = {"odd": 2, "transient": 3}
 """After so many failures in a row the texts of a batch are suspected. Of its parts after one."""
-_FAILURES_OF_TEXT = {"odd": 3, "transient": 6}
+_FAILURES_OF_TEXT = {"odd": 6, "transient": 6}
 """The same for a text alone: chance must not put it aside."""
 
 
@@ -153,16 +155,16 @@ class Delivery:
     ) -> bool:
         """Return True once a batch has failed often enough, while the server answered others ``since``.
 
-        A refusal is the server's own word, and needs no more.
+        A refusal is the server's own word, and needs no more, unless everything is refused lately.
 
         Raises:
             ConfigurationError: The server answers even a plain sentence wrongly.
         """
         kind = _kind(error)
-        if kind == "rejected":
+        if kind == "rejected" and self._exchange.refused_in_a_row <= MOST_REFUSALS_IN_A_ROW:
             return True
         enough = _FAILURES_OF_TEXT if len(batch) == 1 else _FAILURES_OF_BATCH
-        if failures < enough[kind] and (patient or len(batch) == 1):
+        if failures < enough.get(kind, 0) and (patient or len(batch) == 1):
             return False
         failure = await self._check.failure_since(since, self._backoff)
         if failure is not None and _kind(failure) != "transient":

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 START_BUDGET_S = 60.0
 """How long to wait for a server that was never reached: a wrong URL should not take a quarter of an hour."""
 REFUSAL_FACTOR = 4.0
-_AFTER_REFUSAL = Backoff(base_s=0.25, cap_s=2.0)
-"""The limiter paces refusals; this only keeps a limiter that does not from hammering."""
+_AFTER_REFUSAL = Backoff(base_s=0.01, cap_s=0.1)
+"""The limiter paces what follows a refusal; this only keeps one that does not from hammering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ class Answer:
 
 class Exchange:
     """Asks the server, through the turnstile; calls ``on_resume`` when a task has waited to ask again.
+
+    ``last_success`` is the time of the last good answer, ``refused_in_a_row`` counts refused inputs since.
 
     Args:
         embedder: The backend.
@@ -93,6 +95,7 @@ class Exchange:
         self._waiting: set[asyncio.Task[object]] = set()
         self.on_resume: Callable[[], None] = lambda: None
         self.last_success = float("-inf")
+        self.refused_in_a_row = 0
 
     def stop(self) -> None:
         """Send nothing more: tasks that wait to ask are cancelled; those whose answer is due go on."""
@@ -175,6 +178,7 @@ class Exchange:
         for budget in (self._outage, self._refusal, self._start):
             budget.succeed()
         self._reached = True
+        self.refused_in_a_row = 0
         self.last_success = self._clock()
         return Answer(reply, self.last_success)
 
@@ -189,7 +193,9 @@ class Exchange:
             self._outage.succeed()
             if self._refusal.fail(now):
                 raise _give_up(error, self._refusal.budget_s)
-        elif kind is not FailureKind.REJECTED:
+        elif kind is FailureKind.REJECTED:
+            self.refused_in_a_row += 1
+        else:
             budget = self._outage if self._reached else self._start
             if budget.fail(now):
                 raise _give_up(error, budget.budget_s)

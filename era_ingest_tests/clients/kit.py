@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from era_ingest.core.limiter.fixed import FixedLimiter
 from era_ingest.core.retry import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -82,6 +83,14 @@ class Notes:
         return [
             one.text for one in texts if one.content_hash not in self.vectors and one.text not in self.refused
         ]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Poll, for five seconds at most."""
+    deadline = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
 
 
 def embedder(

@@ -1,0 +1,345 @@
+"""The client's flow: lazy reading, back-pressure, cancellation, the ends of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from era_ingest.clients.backend import Reply
+from era_ingest.clients.driver import ClientOptions, EmbeddingClient, TextItem
+from era_ingest.clients.stats import LatencySample, Samples
+from era_ingest.core.limiter.fixed import FixedLimiter
+from era_ingest.errors import AuthenticationError, RequestRejectedError, StoreUnavailableError
+from era_ingest_tests.clients.kit import QUICK, Notes, client, embed, embedder, item, items, stream, until
+from era_ingest_tests.servers import EmbeddingServer, ServerOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from era_ingest.errors import EraError
+
+
+class Bench:
+    """A backend in this process whose replies a test can hold back."""
+
+    name = "bench/2"
+    backend = "bench"
+    dimensions: int | None = 2
+    max_batch_texts = 4
+    max_batch_tokens = float("inf")
+    max_batch_bytes = float("inf")
+
+    def __init__(self, *, held: bool = False, latency_s: float = 0.0) -> None:
+        self.latency_s = latency_s
+        self.batches: list[list[str]] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.cancelled = 0
+        self.gate = asyncio.Event()
+        if not held:
+            self.gate.set()
+
+    async def embed(self, texts: Sequence[str]) -> Reply:
+        self.batches.append(list(texts))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await self.gate.wait()
+            await asyncio.sleep(self.latency_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.in_flight -= 1
+        return Reply(np.tile(np.array([[1.0, 0.0]], np.float32), (len(texts), 1)))
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+class Source:
+    """Texts that are counted as they are pulled."""
+
+    def __init__(self, count: int) -> None:
+        self.pulled = 0
+        self.closed = False
+        self._count = count
+
+    async def read(self) -> AsyncIterator[TextItem]:
+        """Yield the texts."""
+        try:
+            for one in items(self._count):
+                self.pulled += 1
+                yield one
+        finally:
+            self.closed = True
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 1000])
+async def test_every_text_gets_one_vector(count: int) -> None:
+    """Whatever the number of texts, the last batch included."""
+    notes, stats = await embed(Bench(), items(count))
+    assert len(notes.vectors) == stats.texts == count
+    assert stats.requests == -(-count // 4)
+
+
+async def test_no_more_is_in_flight_than_the_limiter_allows() -> None:
+    """Eight, with work for hundreds."""
+    bench = Bench(latency_s=0.002)
+    await embed(bench, items(400))
+    assert bench.most_in_flight == 8
+
+
+async def test_the_source_is_read_no_further_than_needed() -> None:
+    """While nothing is answered: what is in flight, what is packed, and one batch in hand."""
+    bench, source, notes = Bench(held=True), Source(10_000), Notes()
+    run = asyncio.create_task(
+        client(bench).embed_all(source.read(), commit=notes.commit, refuse=notes.refuse)
+    )
+    await until(lambda: bench.in_flight == 8)
+    await asyncio.sleep(0.02)
+    assert source.pulled <= (8 + 2 + 1) * 4 + 1
+    bench.gate.set()
+    await run
+    assert source.pulled == 10_000
+
+
+async def test_a_slow_writer_holds_back_the_reader_but_frees_the_requests() -> None:
+    """Replies wait up to the slack; nothing is in flight meanwhile; then all goes on."""
+    bench, source, notes, ready = Bench(), Source(10_000), Notes(), asyncio.Event()
+
+    async def commit(hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+        await ready.wait()
+        await notes.commit(hashes, vectors)
+
+    options = ClientOptions(slack_batches=5, linger_s=0.001)
+    slow = client(bench, options=options)
+    run = asyncio.create_task(slow.embed_all(source.read(), commit=commit, refuse=notes.refuse))
+    await until(lambda: len(bench.batches) >= 5)
+    await asyncio.sleep(0.05)
+    assert bench.in_flight == 0
+    assert len(bench.batches) <= 5 + 8
+    assert source.pulled <= (5 + 8 + 3) * 4 + 1
+    assert slow.stats.texts == 0
+    ready.set()
+    stats = await run
+    assert stats.texts == 10_000
+    assert stats.commits < stats.requests
+
+
+async def test_a_batch_that_is_not_full_goes_when_the_source_is_slow() -> None:
+    """A source that waits for its own results must not wait for ever."""
+    notes = Notes()
+
+    async def source() -> AsyncIterator[TextItem]:
+        for one in items(3):
+            yield one
+            await until(partial(notes.vectors.__contains__, one.content_hash))
+
+    stats = await client(Bench()).embed_all(source(), commit=notes.commit, refuse=notes.refuse)
+    assert (stats.texts, stats.requests) == (3, 3)
+
+
+async def test_cancellation_commits_what_is_finished_and_cancels_the_rest() -> None:
+    """Ctrl-C: requests in flight end, answered ones become durable, the source is closed, nothing hangs."""
+    async with EmbeddingServer(ServerOptions(latency_s=0.01)) as server:
+        one, source, notes = embedder(server, batch_texts=10), Source(100_000), Notes()
+        limiter = FixedLimiter(8)
+        run = asyncio.create_task(
+            client(one, limiter=limiter).embed_all(source.read(), commit=notes.commit, refuse=notes.refuse)
+        )
+        await until(lambda: len(notes.vectors) > 300)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        await one.aclose()
+        answered = server.stats.texts_answered
+    assert source.closed
+    assert limiter.state(0).in_flight == 0
+    assert answered - 8 * 10 <= len(notes.vectors) <= answered
+    assert notes.refused == {}
+
+
+async def test_cancellation_waits_for_a_commit_that_is_under_way() -> None:
+    """A commit is never cut off in the middle; what waits behind it is committed too."""
+    bench, notes, started, ready = Bench(), Notes(), asyncio.Event(), asyncio.Event()
+
+    async def commit(hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+        started.set()
+        await ready.wait()
+        await notes.commit(hashes, vectors)
+
+    run = asyncio.create_task(client(bench).embed_all(stream(items(40)), commit=commit, refuse=notes.refuse))
+    await started.wait()
+    await until(lambda: len(bench.batches) == 10 and bench.in_flight == 0)
+    run.cancel()
+    await asyncio.sleep(0.01)
+    assert not run.done()
+    ready.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert len(notes.vectors) == 40
+
+
+async def test_a_second_cancellation_ends_it_at_once() -> None:
+    """Ctrl-C twice, with a writer that hangs."""
+    started = asyncio.Event()
+
+    async def commit(_: Sequence[bytes], __: NDArray[np.float32]) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    run = asyncio.create_task(
+        client(Bench()).embed_all(stream(items(40)), commit=commit, refuse=Notes().refuse)
+    )
+    await started.wait()
+    run.cancel()
+    await asyncio.sleep(0.01)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+
+async def test_an_error_of_the_writer_is_raised_as_it_is() -> None:
+    """Not inside a group; requests in flight are cancelled."""
+    bench = Bench()
+
+    async def commit(_: Sequence[bytes], __: NDArray[np.float32]) -> None:
+        bench.gate.clear()
+        raise StoreUnavailableError("the disk is full")
+
+    with pytest.raises(StoreUnavailableError, match="disk is full"):
+        await client(bench).embed_all(stream(items(1000)), commit=commit, refuse=Notes().refuse)
+    assert bench.in_flight == 0
+
+
+async def test_an_error_of_the_source_is_raised_after_committing_what_is_finished() -> None:
+    """A reader that breaks does not take answered texts along."""
+    notes = Notes()
+
+    async def source() -> AsyncIterator[TextItem]:
+        for one in items(40):
+            yield one
+        await until(lambda: len(notes.vectors) == 40)
+        raise LookupError("no more books")
+
+    with pytest.raises(LookupError):
+        await client(Bench()).embed_all(source(), commit=notes.commit, refuse=notes.refuse)
+    assert len(notes.vectors) == 40
+
+
+async def test_an_error_of_refuse_is_raised() -> None:
+    """The quarantine's own failure stops the run."""
+
+    class Refusing(Bench):
+        async def embed(self, texts: Sequence[str]) -> Reply:
+            if "bad" in texts:
+                raise RequestRejectedError("no", status=400)
+            return await super().embed(texts)
+
+    async def refuse(_: TextItem, __: EraError) -> None:
+        raise StoreUnavailableError("the disk is full")
+
+    with pytest.raises(StoreUnavailableError):
+        await client(Refusing()).embed_all(
+            stream([*items(4), item("bad")]), commit=Notes().commit, refuse=refuse
+        )
+
+
+async def test_a_bug_in_a_backend_is_not_hidden() -> None:
+    """What is no error of this project comes out as it is."""
+
+    class Broken(Bench):
+        async def embed(self, texts: Sequence[str]) -> Reply:
+            raise ZeroDivisionError(len(texts))
+
+    limiter = FixedLimiter(2)
+    with pytest.raises(ZeroDivisionError):
+        await client(Broken(), limiter=limiter).embed_all(
+            stream(items(100)), commit=Notes().commit, refuse=Notes().refuse
+        )
+    assert limiter.state(0).in_flight == 0
+
+
+async def test_a_stop_lets_requests_in_flight_finish() -> None:
+    """A refused key in one request; the others' answers are kept."""
+
+    class Locked(Bench):
+        async def embed(self, texts: Sequence[str]) -> Reply:
+            if "text number 4" in texts:
+                raise AuthenticationError("no")
+            return await super().embed(texts)
+
+    bench, notes = Locked(held=True), Notes()
+    run = asyncio.create_task(
+        client(bench).embed_all(stream(items(1000)), commit=notes.commit, refuse=notes.refuse)
+    )
+    await until(lambda: bench.in_flight >= 1)
+    await asyncio.sleep(0.02)
+    sent = len(bench.batches)
+    bench.gate.set()
+    with pytest.raises(AuthenticationError):
+        await run
+    assert len(bench.batches) == sent
+    assert len(notes.vectors) == sent * 4
+
+
+async def test_statistics_can_be_read_while_it_runs() -> None:
+    """Counts, the picture of requests, and the controller's state."""
+    async with EmbeddingServer(ServerOptions(latency_s=0.005)) as server:
+        one, notes = embedder(server, batch_texts=10), Notes()
+        busy = client(one)
+        run = asyncio.create_task(
+            busy.embed_all(stream(items(500)), commit=notes.commit, refuse=notes.refuse)
+        )
+        await until(lambda: busy.stats.texts > 100)
+        assert busy.limiter_state.limit == 8
+        stats = await run
+        await one.aclose()
+    assert (stats.texts, stats.requests, stats.retries) == (500, 50, 0)
+    assert stats.tokens > 0
+    samples = stats.samples.all()
+    assert len(samples) == 50
+    assert all(sample.latency_s >= 0.005 and 1 <= sample.in_flight <= 8 for sample in samples)
+
+
+def test_samples_stay_bounded_and_even() -> None:
+    """A million requests leave a bounded number of samples, spread over the whole."""
+    samples = Samples(100)
+    for number in range(10_000):
+        samples.add(LatencySample(float(number), 0.1, 1, 1.0))
+    times = [sample.at_s for sample in samples.all()]
+    assert 50 <= len(times) <= 100
+    assert len({b - a for a, b in pairwise(times)}) == 1
+    assert times[-1] > 9800
+
+
+async def test_an_idle_client_costs_no_cpu() -> None:
+    """Nothing is polled while a request is on its way."""
+    bench, notes = Bench(held=True), Notes()
+    run = asyncio.create_task(
+        client(bench).embed_all(stream(items(10_000)), commit=notes.commit, refuse=notes.refuse)
+    )
+    await until(lambda: bench.in_flight == 8)
+    before = time.process_time()
+    await asyncio.sleep(0.3)
+    assert time.process_time() - before < 0.05
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+
+async def test_one_client_may_embed_several_streams_after_each_other() -> None:
+    """Counts go on."""
+    twice, notes = EmbeddingClient(Bench(), FixedLimiter(2), options=QUICK), Notes()
+    for start in ("a", "b"):
+        await twice.embed_all(stream(items(10, prefix=start)), commit=notes.commit, refuse=notes.refuse)
+    assert twice.stats.texts == 20
