@@ -73,6 +73,7 @@ class Client:
         server: Server,
         limiter: Limiter,
         machine: Machine,
+        *,
         draw_tokens: Callable[[], float],
         rng: Random,
     ) -> None:

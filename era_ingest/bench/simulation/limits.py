@@ -10,6 +10,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import Literal, Protocol
 
 Unit = Literal["requests", "tokens"]
@@ -24,6 +25,12 @@ def value_at(steps: Steps, now: float) -> float:
         if since <= now:
             value = later
     return value
+
+
+ROUNDING = 1e-9
+"""Units that floating point may have lost."""
+SPENDING_S = 6.0
+"""How long even an all-knowing client needs to spend a whole window, seconds."""
 
 
 class RetryAfter(StrEnum):
@@ -115,7 +122,7 @@ class TokenBucket:
         """Return 0 if the request fits, else seconds until it would."""
         self._advance(now)
         short = min(cost, self.burst) - self.level
-        return 0.0 if short <= 1e-9 else short / value_at(self.rate, now)
+        return 0.0 if short <= ROUNDING else short / value_at(self.rate, now)
 
     def take(self, now: float, cost: float) -> None:
         """Spend the request's cost."""
@@ -143,7 +150,7 @@ class TokenBucket:
     def supply(self, duration: float) -> float:
         """Return burst plus refill."""
         times = [*(since for since, _ in self.rate if since < duration), duration]
-        spans = [(end - start) for start, end in zip(times, times[1:], strict=False)]
+        spans = [(end - start) for start, end in pairwise(times)]
         return self.burst + sum(value * span for (_, value), span in zip(self.rate, spans, strict=False))
 
 
@@ -198,8 +205,10 @@ class FixedWindow:
         return Reading(self.unit, self.limit, max(0.0, self.limit - self.used), self._left_s(now))
 
     def supply(self, duration: float) -> float:
-        """Return the limit times the windows that the run touches."""
-        return self.limit * (1 + (duration + self.phase - 1e-9) // self.length)
+        """Return the limit times the windows that the run touches; spending one takes ``SPENDING_S``."""
+        first_s = self.length - self.phase
+        whole, last_s = divmod(duration - first_s, self.length)
+        return self.limit * (min(1.0, first_s / SPENDING_S) + whole + min(1.0, last_s / SPENDING_S))
 
 
 @dataclass(slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
 from era_ingest.bench.simulation.client import Client, Machine, Tally
 from era_ingest.bench.simulation.limits import FixedWindow, InFlightCap, SlidingWindow, Steps, TokenBucket
-from era_ingest.bench.simulation.servers import Batching, Server, Service, Workers
+from era_ingest.bench.simulation.servers import Batching, Server, Service
 from era_ingest.bench.simulation.world import World
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     MakeLimiter = Callable[[Random], Limiter]
 
+TOGETHER_S = 0.05
+"""Several clients start within this time, seconds."""
 FULL_RATE = 0.9
 """Share of the oracle's rate that counts as recovered."""
 
@@ -40,6 +43,10 @@ class Tokens:
         return max(1.0, size)
 
 
+PLAIN_MACHINE = Machine()
+PLAIN_TOKENS = Tokens()
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One server as one run meets it.
@@ -57,8 +64,8 @@ class Scenario:
     service: Service
     clients: int = 1
     duration_s: float = 300.0
-    machine: Machine = Machine()
-    tokens: Tokens = Tokens()
+    machine: Machine = PLAIN_MACHINE
+    tokens: Tokens = PLAIN_TOKENS
     changes: tuple[float, ...] = ()
 
 
@@ -87,26 +94,28 @@ class Outcome:
     probes_per_s: int
     requests: int
 
+    def scaled(self, p95: float) -> Outcome:
+        """Return the same outcome with its p95 times a factor."""
+        return replace(self, p95=self.p95 * p95)
+
 
 def run_scenario(scenario: Scenario, make: MakeLimiter, seed: int) -> Outcome:
     """Run one scenario in virtual time; the same seed gives the same outcome to the digit."""
     rng = Random(seed)
     world, server = World(), scenario.build(Random(rng.random()))
-    clients = []
-    for _ in range(scenario.clients):
-        own = Random(rng.random())
-        client = Client(
-            world,
-            server,
-            make(Random(rng.random())),
-            scenario.machine,
-            lambda own=own: scenario.tokens.draw(own),
-            own,
-        )
-        world.at(0.05 * rng.random() * (scenario.clients > 1), client.pump)
-        clients.append(client)
+    clients = [_build_client(scenario, world, server, make, rng) for _ in range(scenario.clients)]
+    for client in clients:
+        world.at(TOGETHER_S * rng.random() * (scenario.clients > 1), client.pump)
     world.run(scenario.duration_s)
     return _measure(scenario, server, [client.tally for client in clients], Random(seed + 1))
+
+
+def _build_client(scenario: Scenario, world: World, server: Server, make: MakeLimiter, rng: Random) -> Client:
+    own = Random(rng.random())
+    limiter = make(Random(rng.random()))
+    return Client(
+        world, server, limiter, scenario.machine, draw_tokens=lambda: scenario.tokens.draw(own), rng=own
+    )
 
 
 def _measure(scenario: Scenario, server: Server, tallies: list[Tally], rng: Random) -> Outcome:
@@ -156,7 +165,6 @@ class Oracle:
     scenario: Scenario
     server: Server
     latency_s: float
-    _rates: list[Steps] = field(default_factory=list)
 
     def share(self, served: int, tokens: float) -> float:
         """Return what was served over what the scarcest means allowed."""
@@ -205,8 +213,6 @@ class Oracle:
 
 
 def _count(moments: list[float], start: float, end: float) -> int:
-    from bisect import bisect_left
-
     return bisect_left(moments, end) - bisect_left(moments, start)
 
 

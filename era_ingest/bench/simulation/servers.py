@@ -171,8 +171,7 @@ class Server:
         now = world.now
         for outage in self.outages:
             if outage.start <= now < outage.end:
-                failed = Answer(outage.kind)
-                world.at(now + outage.after_s, lambda: answer(failed))
+                self._fail(world, outage, answer)
                 return
         costs = [tokens if limit.unit == "tokens" else 1.0 for limit in self.limits]
         waits = [limit.wait(now, cost) for limit, cost in zip(self.limits, costs, strict=True)]
@@ -191,9 +190,11 @@ class Server:
 
         self.backend.submit(world, tokens, done)
 
-    def _refuse(
-        self, world: World, costs: list[float], answer: Callable[[Answer], None]
-    ) -> None:
+    @staticmethod
+    def _fail(world: World, outage: Outage, answer: Callable[[Answer], None]) -> None:
+        world.at(world.now + outage.after_s, lambda: answer(Answer(outage.kind)))
+
+    def _refuse(self, world: World, costs: list[float], answer: Callable[[Answer], None]) -> None:
         """Answer 429; the wait that is told counts what the refusal itself cost."""
         for limit, cost in zip(self.limits, costs, strict=True):
             limit.refuse(world.now, cost)

@@ -22,9 +22,9 @@ MOST_SILENCE_S: Final = 3600.0
 class AdaptiveLimiter:
     """Finds any server's limit and stays just under it; nothing needs tuning.
 
-    Four learners each know one thing: `Pipe` how many requests in flight keep the server busy, `Quota` what headers
-    say is left, `Refusals` what 429s without headers teach, `Breaker` whether the server is there at all. The wait
-    is the longest that any of them asks for.
+    Four learners each know one thing: `Pipe` how many requests in flight keep the server busy, `Quota` what
+    headers say is left, `Refusals` what 429s without headers teach, `Breaker` whether the server is there at
+    all. The wait is the longest that any of them asks for.
 
     Args:
         uniform: Randomness in [0, 1), such as ``random.Random().random``.

@@ -20,11 +20,11 @@ MOST_S: Final = 3.0
 class Breaker:
     """Opens after failures, sends one probe at a time, closes on the first answer to a probe.
 
-    Formula. Open after 5 failures in a row, or 12 among the last 20 outcomes. Probes go 1 s after opening, then
-    x1.5 apart up to 3 s, each with 20 % jitter: never more than one a second.
+    Formula. Open after 5 failures in a row, or 12 among the last 20 outcomes. Probes go 1 s after opening,
+    then x1.5 apart up to 3 s, each with 20 % jitter: never more than one a second.
 
-    State. Closed, open and waiting, open with a probe out. Only the probe's outcome closes it: replies to what
-    was sent before say nothing about now.
+    State. Closed, open and waiting, open with a probe out. Only the probe's outcome closes it: replies to
+    what was sent before say nothing about now.
 
     Defaults. A 429 and a refusal of the inputs count as successes: the server is well.
 

@@ -34,10 +34,10 @@ class Doubt(StrEnum):
 class Cap:
     """Believes in a cap while refusals come only above it.
 
-    Formula. After a refusal at ``k`` in flight the cap is ``k - 1``. One request goes once another has returned:
-    refused, there is no cap but a quota; not refused within three times the time that refusals take, the cap
-    stands. Above the cap one more is tried after 15 s, doubling to 120 s while it is refused; accepted, the cap
-    rises by 1, 2, 4, ... a round trip.
+    Formula. After a refusal at ``k`` in flight the cap is ``k - 1``. One request goes once another has
+    returned: refused, there is no cap but a quota; not refused within three times the time that refusals
+    take, the cap stands. Above the cap one more is tried after 15 s, doubling to 120 s while it is refused;
+    accepted, the cap rises by 1, 2, 4, ... a round trip.
 
     State. The cap (infinite: none), the doubt about it, the next attempt to raise it.
 

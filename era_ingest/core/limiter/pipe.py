@@ -25,8 +25,13 @@ SATURATED: Final = 0.5
 """Elasticity above which a ramp ends, as far as noise allows."""
 UNSURE: Final = 0.25
 """Elasticity below which a comparison says that the level is far too low."""
+FINE: Final = 0.36
+"""Step below which a turn ends the search."""
+FLAT_TWICE: Final = 2
 SMOOTHING: Final = 0.1
+GLIDE_LEAST_S: Final = 0.2
 GLIDE_MOST_S: Final = 0.5
+"""A ramp's step takes one latency, within these bounds, seconds."""
 HOLD_LEAST_S: Final = 12.0
 DRIFT: Final = 0.2
 JUMP: Final = 0.5
@@ -60,9 +65,9 @@ class Pipe:
 
     States. *Opening*: the first requests alone tell a lone worker from a wide server (see ``Opening``).
     *Ramp*: the level goes x4 a round trip while latency is flat, x2 while it is unclear, and glides to each
-    new level over ``min(latency, 0.5 s)`` so that a refusal is heard before many are on their way; it ends at
-    ``e > 0.5`` with the level at the knee that the last two arms imply. *Low, high*: compare 0.7 of the level
-    with the level, move by a step (0.25 in ln, x1.4 while it goes one way, halved at a turn); two flat
+    new level within a latency (0.2 to 0.5 s) so that a refusal is heard before many are on their way; it ends
+    at ``e > 0.5`` with the level at the knee that the last two arms imply. *Low, high*: compare 0.7 of the
+    level with the level, move by a step (0.25 in ln, x1.4 while it goes one way, halved at a turn); two flat
     comparisons ramp again. *Cruise*: hold for at least 12 s, 30 latencies and 8 low arms; compare again then,
     or when latency drifts by 20 %; when it jumps by half, cut the level by as much first.
 
@@ -232,7 +237,7 @@ class Pipe:
     def _ramp_to(self, now: float, start: float, target: float) -> None:
         self.mode = Mode.RAMP
         self.target = clamp(target, self.bounds.least, self._top)
-        self.glide(now, start, min(self.latency_s or LATENCY_GUESS_S, GLIDE_MOST_S))
+        self.glide(now, start, clamp(self.latency_s or LATENCY_GUESS_S, GLIDE_LEAST_S, GLIDE_MOST_S))
         self._next_arm()
 
     def _ramp(self, now: float, found: Finding) -> None:
@@ -282,7 +287,7 @@ class Pipe:
             self._cruise(now, found.latency_s)
             return
         turned = way * self._way < 0
-        if turned and self._step <= 0.36:
+        if turned and self._step <= FINE:
             self.target = clamp(self.target * math.exp(0.5 * way * self._step), self.bounds.least, self._top)
             self._cruise(now, None)
             return
@@ -298,7 +303,7 @@ class Pipe:
         self._way = way
         was = self.target
         self.target = clamp(was * math.exp(way * self._step), self.bounds.least, self._top)
-        if self._flat >= 2 and self.target < self._top:
+        if self._flat >= FLAT_TWICE and self.target < self._top:
             self._flat = 0
             self._before, self._room_seen = found, True
             self._ramp_to(now, was, 2 * was)

@@ -17,6 +17,8 @@ ALONE_RESERVE: Final = 0.04
 """Share of a bucket at which a client settles: when others use it too, and when not."""
 ALONE: Final = 0.9
 """Share of the refill that is free: above it nobody else uses the bucket."""
+WINDOW_SCORE: Final = 0.1
+"""Score above which it is a window."""
 PAIR_S: Final = 0.2
 """Headers closer in time than this tell only jitter about the refill, seconds."""
 TRUST_S: Final = 1.0
@@ -47,10 +49,11 @@ class Quota:
     """Mirrors one ``x-ratelimit-*`` dimension and spends in proportion to what is left.
 
     Formula. ``level = remaining - own sends since + drift``, where drift (refill less other clients' use) is
-    learned from pairs of headers. A window (its end stays where it is) is spent at ``8 * level / time left``; a
-    bucket refills at ``r = (limit - remaining) / reset`` and is spent at ``r * level / reserve`` with
-    ``reserve = max(10 % of the limit, 3 r latency, two requests)``, at most half the limit. The level is thus a
-    price that every client reads alike: shares come out equal without a word, and the bucket never runs dry.
+    learned from pairs of headers. A window (its end stays where it is) is spent at ``8 * level / time left``;
+    a bucket refills at ``r = (limit - remaining) / reset`` and is spent at ``r * level / reserve`` with
+    ``reserve = max(10 % of the limit, 3 r latency, two requests)``, at most half the limit. The level is thus
+    a price that every client reads alike: shares come out equal without a word, and the bucket never runs
+    dry.
 
     State. The level and its time, the learned refill or window's end, a score of which of the two it is.
 
@@ -85,7 +88,7 @@ class Quota:
     @property
     def is_window(self) -> bool:
         """Whether it looks like a window rather than a bucket."""
-        return self._window_score > 0.1
+        return self._window_score > WINDOW_SCORE
 
     def wait(self, now: float, cost: float, latency_s: float | None) -> float:
         """Return seconds until ``cost`` units may be spent; 0 if now."""

@@ -40,7 +40,7 @@ LONG: Final = 400
 BEYOND: Final = 3.0
 """Requests beyond the model that prove the limit higher."""
 SOFT: Final = 1.06
-"""How much the first proof raises the estimate: it may only have been a little low. The second begins a climb."""
+"""How much the first proof raises the estimate, which may just have been low; the second begins a climb."""
 UNSURE_PROOFS: Final = 3
 """So many soft steps while the estimate rests on few requests; they are twice as long."""
 SLACK: Final = 0.05
@@ -69,19 +69,20 @@ class Phase(StrEnum):
 class Rate:
     """Learns a bucket's refill from refusals, paces just below it, and asks for more now and then.
 
-    Formula. At a refusal the bucket is empty; between two refusals it let in exactly what it refilled, as long
-    as it never was full in between. So ``accepted / elapsed`` between an anchor, the first refusal under
-    the present limit, and the latest one is the limit, to one request in ``n``; and it is never above the limit.
+    Formula. At a refusal the bucket is empty; between two refusals it let in exactly what it refilled, as
+    long as it never was full in between. So ``accepted / elapsed`` between an anchor, the first refusal under
+    the present limit, and the latest one is the limit, to one request in ``n``; and it is never above the
+    limit.
 
     States. *Off*: no quota seen. *Probe*: pace above the estimate (by 25 % when asking for more, by 2/n
-    while an estimate from n requests is refined) until a refusal measures, or until 3 requests more went through
-    than the estimate allows: then *climb*: x1.25 a step until refused. *Hold*: 0.99 of the estimate; a refusal
-    that the model did not expect means that the limit fell: x0.7 and measure anew.
-    After a probe the measurement may only raise the estimate; a refusal while holding lowers it to the
-    measurement. Thus a small bucket that was full for a while cannot drag the estimate down.
+    while an estimate from n requests is refined) until a refusal measures, or until 3 requests more went
+    through than the estimate allows: then *climb*: x1.25 a step until refused. *Hold*: 0.99 of the estimate;
+    a refusal that the model did not expect means that the limit fell: x0.7 and measure anew. After a probe
+    the measurement may only raise the estimate; a refusal while holding lowers it to the measurement. Thus a
+    small bucket that was full for a while cannot drag the estimate down.
 
-    Defaults. A probe comes each 48 / sqrt(rate) seconds (5 to 60), more rarely while more than 0.8 % of the requests
-    were refused. ``unit`` is the steadier of requests and tokens.
+    Defaults. A probe comes each 48 / sqrt(rate) seconds (5 to 60), more rarely while more than 0.8 % of the
+    requests were refused. ``unit`` is the steadier of requests and tokens.
 
     A long Retry-After fills the bucket: its clock stands still while it is full, so that measurements hold.
 

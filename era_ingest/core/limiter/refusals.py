@@ -26,9 +26,9 @@ ROUNDED_S: Final = 1.0
 class Refusals:
     """Chooses the model that explains the refusals, and asks it for permission.
 
-    First a *cap* is suspected: its test costs at most one more refusal, and if it fails, the two refusals and what
-    went between them are the first measurement of a *rate*. A Retry-After of 3 s or more that spans over 8
-    requests, or a drought that long, is a *window*.
+    First a *cap* is suspected: its test costs at most one more refusal, and if it fails, the two refusals and
+    what went between them are the first measurement of a *rate*. A Retry-After of 3 s or more that spans over
+    8 requests, or a drought that long, is a *window*.
 
     Args:
         uniform: Randomness for the times of probes.
@@ -149,7 +149,7 @@ class Refusals:
         return max(retry_after_s * (1 + 0.05 * self._uniform()), min(gap, 1.0))
 
     def _ask_later(self, now: float, retry_after_s: float | None) -> float:
-        """Return when to ask again in a drought; a Retry-After that did not help is not believed a second time."""
+        """Return when to ask again in a drought; a Retry-After that did not help is not believed twice."""
         pause = self._drought.pause(now)
         if retry_after_s is None:
             return pause

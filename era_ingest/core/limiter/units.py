@@ -19,8 +19,8 @@ class UnitChooser:
     """Takes the steadier unit for the limited one.
 
     Formula. The rate between two refusals repeats in the unit that is counted and scatters in the other; the
-    ln of the ratio of the two coefficients of variation decides, above 1. Refused requests that are larger than
-    the mean speak for tokens.
+    ln of the ratio of the two coefficients of variation decides, above 1. Refused requests that are larger
+    than the mean speak for tokens.
 
     State. The last 8 epochs, the mean relative size of what was refused. Default: requests.
 

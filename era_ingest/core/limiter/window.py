@@ -6,9 +6,8 @@ import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from era_ingest.core.limiter.flight import Flight, Unit
     from era_ingest.core.limiter.spending import Spending
-
-from era_ingest.core.limiter.flight import Flight, Unit
 
 USUAL_S: Final = (1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 3600)
 """Lengths that windows have; a measured one within 12 % is taken for it."""
@@ -30,16 +29,16 @@ class Window:
     """Counts what a window lets in, stops there, and waits for the next.
 
     Formula. ``limit`` is what was let in between a turn and the next refusal; ``length`` is the distance of
-    two turns, snapped to the usual lengths within 12 %. Until the limit requests go at 8 times the window's mean
-    pace, then none until the turn.
+    two turns, snapped to the usual lengths within 12 %. Until the limit requests go at 8 times the window's
+    mean pace, then none until the turn.
 
     State. Limit and length (None until known), when it ends, how much is used.
 
-    Defaults. Every third window asks for 2 % more. A turn is known from Retry-After, or from the first request
-    that is let in after a drought.
+    Defaults. Every third window asks for 2 % more. A turn is known from Retry-After, or from the first
+    request that is let in after a drought.
 
-    Weak spots. The first two windows are run into. A bare window's turn is known to the spacing of the questions
-    that the drought asked. A limit that falls is seen by its refusals and may waste a window.
+    Weak spots. The first two windows are run into. A bare window's turn is known to the spacing of the
+    questions that the drought asked. A limit that falls is seen by its refusals and may waste a window.
 
     Args:
         now: Seconds.

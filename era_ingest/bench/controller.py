@@ -1,0 +1,147 @@
+"""`era bench controller`: the adaptive controller beside simpler ones, on servers drawn from seeds."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from era_ingest.bench.simulation.families import ALONE, FAMILIES, RANDOM_P95, Bar, Family
+from era_ingest.bench.simulation.scenario import Outcome, run_scenario
+from era_ingest.core.limiter.adaptive import AdaptiveLimiter
+from era_ingest.core.limiter.aimd import Aimd
+from era_ingest.core.limiter.fixed import FixedLimiter
+from era_ingest.core.limiter.latency_rule import LatencyRule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from rich.table import Table
+
+    from era_ingest.core.limiter.contract import Limiter
+
+    MakeLimiter = Callable[[Random], Limiter]
+
+FIXED = 20
+CONTROLLERS: Mapping[str, MakeLimiter] = {
+    f"fixed {FIXED}": lambda _: FixedLimiter(FIXED),
+    "latency rule": lambda _: LatencyRule(),
+    "AIMD": lambda _: Aimd(),
+    "adaptive": lambda rng: AdaptiveLimiter(uniform=rng.random),
+}
+"""The controllers compared, each made anew for a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One family of servers under one controller: medians over the seeds, and how many held the bar."""
+
+    family: str
+    controller: str
+    bar: Bar
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def passed(self) -> int:
+        """Runs that held the bar."""
+        return sum(not self.bar.missed(outcome) for outcome in self.outcomes)
+
+    def median(self, figure: str) -> float:
+        """Return the median of one of the outcome's figures."""
+        return float(statistics.median(getattr(outcome, figure) for outcome in self.outcomes))
+
+
+def run_family(family: Family, make: MakeLimiter, seeds: Iterable[int]) -> tuple[Outcome, ...]:
+    """Run one server a seed, drawn from the family."""
+    return tuple(run_scenario(family.draw(Random(f"{family.name}{seed}")), make, seed) for seed in seeds)
+
+
+def run_table(
+    seeds: Sequence[int],
+    *,
+    families: Sequence[Family] = FAMILIES,
+    controllers: Mapping[str, MakeLimiter] = CONTROLLERS,
+    on_row: Callable[[Row], None] | None = None,
+) -> tuple[Row, ...]:
+    """Run every family under every controller.
+
+    Args:
+        seeds: One server is drawn from each family a seed.
+        families: Rows of the table.
+        controllers: Columns.
+        on_row: Called with each row when it is done, for progress.
+
+    Returns:
+        A row for each family and controller.
+    """
+    rows: list[Row] = []
+    for family in families:
+        for name, make in controllers.items():
+            row = Row(family.name, name, family.bar, run_family(family, make, seeds))
+            rows.append(row)
+            if on_row is not None:
+                on_row(row)
+    return tuple(rows)
+
+
+def run_random(seeds: Iterable[int], make: MakeLimiter) -> Row:
+    """Run one server a seed, drawn over all families of a single client, against the common bar.
+
+    The p95 of families whose own bar allows more than three times (a GPU must fill its batch) is held to
+    that.
+    """
+    outcomes: list[Outcome] = []
+    for seed in seeds:
+        rng = Random(f"random{seed}")
+        family = rng.choice(ALONE)
+        outcome = run_scenario(family.draw(rng), make, seed)
+        outcomes.append(outcome.scaled(RANDOM_P95 / max(RANDOM_P95, family.p95_at_random)))
+    return Row("random servers", "", Bar(0.90, 0.02, RANDOM_P95), tuple(outcomes))
+
+
+def build_table(rows: Sequence[Row]) -> Table:
+    """Return the rows as a table for a terminal."""
+    from rich.table import Table
+
+    table = Table("server", "controller", "goodput", "429s", "p95", "recovery", "Jain", "passed")
+    for row in rows:
+        table.add_row(
+            row.family,
+            row.controller,
+            f"{row.median('goodput'):.3f}",
+            f"{100 * row.median('refused'):.2f} %",
+            f"{row.median('p95'):.2f}x",
+            f"{row.median('recovery_s'):.1f} s" if row.median("recovery_s") else "",
+            f"{row.median('fairness'):.3f}",
+            f"{row.passed}/{len(row.outcomes)}",
+        )
+    return table
+
+
+def plot_table(rows: Sequence[Row], path: Path) -> None:
+    """Draw goodput and 429s of every family and controller to ``path`` (PNG or SVG by its suffix)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    families = list(dict.fromkeys(row.family for row in rows))
+    controllers = list(dict.fromkeys(row.controller for row in rows))
+    figure = Figure(figsize=(11, 0.34 * len(families) + 1.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True)
+    height = 0.8 / len(controllers)
+    for axis, figure_name, title in zip(
+        panels, ("goodput", "refused"), ("share of the oracle's goodput", "share of 429s"), strict=True
+    ):
+        for index, name in enumerate(controllers):
+            mine = [row for row in rows if row.controller == name]
+            places = [families.index(row.family) + (index - len(controllers) / 2) * height for row in mine]
+            axis.barh(places, [row.median(figure_name) for row in mine], height, label=name, align="edge")
+        axis.set_title(title)
+        axis.set_yticks(range(len(families)), families)
+        axis.set_xlim(0, 1.02)
+        axis.grid(axis="x", alpha=0.3)
+    panels[0].invert_yaxis()
+    panels[1].legend(loc="lower right")
+    figure.savefig(path, dpi=120)
