@@ -6,7 +6,7 @@ goes further.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import dagster as dg
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from era_ingest.core.audit import Finding
     from era_ingest.orchestration.work import Era, Loaded
+
+CheckEvent: TypeAlias = dg.Output[None] | dg.AssetCheckEvaluation
 
 QUARANTINE_EMPTY = "quarantine_empty"
 ROWS_AGREE = "rows_agree"
@@ -59,7 +61,7 @@ MINISTER_CHECKS = (
 )
 
 
-def evaluate_books(context: dg.AssetExecutionContext, loaded: Loaded) -> Iterator[dg.AssetCheckEvaluation]:
+def evaluate_books(context: dg.AssetExecutionContext, loaded: Loaded) -> Iterator[CheckEvent]:
     """Yield the results of those checks that were selected."""
     if not loaded.audited:
         return
@@ -75,17 +77,27 @@ def evaluate_books(context: dg.AssetExecutionContext, loaded: Loaded) -> Iterato
     facts = {"books that could not be read": len(refused)}
     for key in sorted(context.selected_asset_check_keys):
         warn = key.name == QUARANTINE_EMPTY
-        yield _evaluation(key, by_check[key.name], warn=warn, facts=facts if warn else {})
+        yield from _result(context, _evaluation(key, by_check[key.name], warn=warn, facts=facts if warn else {}))
 
 
 def evaluate_ministers(
     context: dg.AssetExecutionContext, era: Era, domains: tuple[str, ...] | None
-) -> Iterator[dg.AssetCheckEvaluation]:
+) -> Iterator[CheckEvent]:
     """Yield the results of those checks that were selected; None: of all domains."""
     keys = sorted(context.selected_asset_check_keys)
     if keys:
         findings = era.audit_ministers(domains)
-        yield from (_evaluation(key, findings, warn=False, facts={}) for key in keys)
+        for key in keys:
+            yield from _result(context, _evaluation(key, findings, warn=False, facts={}))
+
+
+def _result(
+    context: dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation
+) -> Iterator[CheckEvent]:
+    """Yield a check's output, which steps on top of it wait for, and its result."""
+    output = context.assets_def.get_output_name_for_asset_check_key(evaluation.asset_check_key)
+    yield dg.Output(None, output_name=output)
+    yield evaluation
 
 
 def _evaluation(

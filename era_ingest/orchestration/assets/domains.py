@@ -9,7 +9,7 @@ from pydantic import Field
 from era_ingest.errors import EraError
 from era_ingest.orchestration import schemas
 from era_ingest.orchestration.assets.ingest import OWNERS
-from era_ingest.orchestration.checks import MINISTER_CHECKS, evaluate_ministers
+from era_ingest.orchestration.checks import MINISTER_CHECKS, CheckEvent, evaluate_ministers
 from era_ingest.orchestration.metadata import markdown_table
 from era_ingest.orchestration.partitions import DOMAINS, keys_of, register
 from era_ingest.orchestration.recording import Made, fail, has_dependents, record, yield_outputs
@@ -66,7 +66,7 @@ DOMAIN_INDEX = dg.AssetSpec(
 )
 def minister_files(
     context: dg.AssetExecutionContext, config: DomainsConfig, era: dg.ResourceParam[Era]
-) -> Iterator[dg.MaterializeResult[object] | dg.AssetCheckEvaluation]:
+) -> Iterator[dg.MaterializeResult[object] | CheckEvent]:
     """Build the minister files of the run's domains; record each domain that has some."""
     domains = _domains(context, config)
     if context.selected_asset_keys:

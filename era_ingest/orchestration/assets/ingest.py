@@ -15,7 +15,7 @@ from pydantic import Field
 
 from era_ingest.errors import EraError
 from era_ingest.orchestration import schemas
-from era_ingest.orchestration.checks import BOOK_CHECKS, evaluate_books
+from era_ingest.orchestration.checks import BOOK_CHECKS, CheckEvent, evaluate_books
 from era_ingest.orchestration.metadata import book_metadata, run_metadata
 from era_ingest.orchestration.partitions import BOOKS, DOMAINS, keys_of, register, unregister
 from era_ingest.orchestration.progress import Observer
@@ -110,7 +110,7 @@ SPECS = (
 )
 def load_books(
     context: dg.AssetExecutionContext, config: BooksConfig, era: dg.ResourceParam[Era]
-) -> Iterator[dg.MaterializeResult[object] | dg.AssetCheckEvaluation]:
+) -> Iterator[dg.MaterializeResult[object] | CheckEvent]:
     """Take the run's books through the stages that are selected; record each book that came through."""
     work = build_work(context, config)
     register(context.instance, BOOKS, work.slugs)
