@@ -26,29 +26,30 @@ if TYPE_CHECKING:
 _LEAVE_TIMEOUT_S = 20.0
 
 
-def servers_below(folder: Path) -> list[psutil.Process]:
-    """Return the embedded servers' main processes and wardens whose data lies below a folder."""
+def servers_below(*folders: Path) -> list[psutil.Process]:
+    """Return the embedded servers' main processes and wardens whose data lies below one of the folders."""
     found = []
     for process in psutil.process_iter(["name", "cmdline"]):
         command = process.info["cmdline"] or []
         ours = process.info["name"].startswith("postgres") or any("warden.py" in part for part in command)
-        if ours and any(str(folder) in part for part in command):
+        if ours and any(str(folder) in part for part in command for folder in folders):
             found.append(process)
     return found
 
 
 @pytest.fixture(scope="session", autouse=True)
-def embedded_homes() -> Iterator[Path]:
-    """A folder for every embedded server of the session; at its end none of them may be running.
+def embedded_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for the embedded servers of the session; at its end none of them may be running.
 
-    Its path holds a space and a letter outside ASCII, and it is closed to other users.
+    Nor may one that a test started below its ``tmp_path``. The folder's path holds a space and a letter outside ASCII, and it is closed to other users.
     """
     folder = Path(tempfile.mkdtemp(prefix="era tests é ")).resolve()
     yield folder
-    left = not Waiter().until(lambda: not servers_below(folder), _LEAVE_TIMEOUT_S)
-    names = [process.cmdline() for process in servers_below(folder)] if left else []
+    places = (folder, tmp_path_factory.getbasetemp())
+    all_gone = Waiter().until(lambda: not servers_below(*places), _LEAVE_TIMEOUT_S)
+    left = [] if all_gone else [process.info["cmdline"] for process in servers_below(*places)]
     shutil.rmtree(folder, ignore_errors=True)
-    assert not names, f"servers left behind: {names}"
+    assert not left, f"servers left behind: {left}"
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,12 @@ from dagster import DagsterInstance
 from dagster._core.instance import InstanceRef
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
-from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres import (
+    DagsterPostgresStorage,
+    PostgresEventLogStorage,
+    PostgresRunStorage,
+    PostgresScheduleStorage,
+)
 from dagster_postgres.utils import create_pg_engine
 from psycopg import conninfo, sql
 
@@ -34,7 +39,7 @@ from era_ingest.store.failures import connection_error
 from era_ingest.store.location import database
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from dagster._serdes import ConfigurableClassData
 
@@ -47,10 +52,36 @@ EVENT_BATCH = 100
 _CONNECTIONS_KEPT = 1
 _CONNECTIONS_MORE = 20
 _RECYCLE_S = 3600
+_TABLES_TIMEOUT_S = 60
+_FIRST_TABLES = ("runs", "event_logs", "jobs")
+"""One table of each storage, by which the stock code tells whether all are made."""
 
 _lock = threading.Lock()
 _leases = ExitStack()
 _held_urls: dict[Path, str] = {}
+
+
+class _Pooled:
+    """Mixed into Dagster's storages: kept, checked connections, shared by all instances of a process."""
+
+    postgres_url: str
+    _engine: sqlalchemy.Engine
+
+    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        """Bound statements, in milliseconds; the stock method's pool also hands out dead connections."""
+        self._engine = _shared_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
+
+
+class _Runs(_Pooled, PostgresRunStorage):
+    """Runs, over the shared connections."""
+
+
+class _Events(_Pooled, PostgresEventLogStorage):
+    """Events, over the shared connections."""
+
+
+class _Schedules(_Pooled, PostgresScheduleStorage):
+    """Schedules and sensors, over the shared connections."""
 
 
 class EraPostgresStorage(DagsterPostgresStorage):
@@ -72,12 +103,18 @@ class EraPostgresStorage(DagsterPostgresStorage):
             StoreUnavailableError: The server is away.
         """
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(EVENT_BATCH))
-        _ensure_schema(url)
-        translated = sqlalchemy_url(url)
-        super().__init__(translated, inst_data=inst_data)
-        engine = _shared_engine(translated)
+        self.postgres_url = sqlalchemy_url(url)
+        self.should_autocreate_tables = True
+        self._inst_data = inst_data
+        with _one_makes_the_tables(url):
+            self._run_storage = _Runs(self.postgres_url)
+            self._event_log_storage = _Events(self.postgres_url)
+            self._schedule_storage = _Schedules(self.postgres_url)
+        engine = _shared_engine(self.postgres_url)
         for part in (self._run_storage, self._event_log_storage, self._schedule_storage):
             part._engine = engine  # noqa: SLF001 - the stock one connects anew for every statement
+        # Past the stock storage's own, which would make the three parts itself.
+        super(DagsterPostgresStorage, self).__init__()  # type: ignore[no-untyped-call]
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -192,28 +229,52 @@ def sqlalchemy_url(url: str) -> str:
 
 
 @cache
-def _shared_engine(url: str) -> sqlalchemy.Engine:
+def _shared_engine(
+    url: str,
+    statement_timeout_ms: int = 0,
+    recycle_s: int = _RECYCLE_S,
+    more_connections: int = _CONNECTIONS_MORE,
+) -> sqlalchemy.Engine:
     """Return this process's one engine for a URL: Dagster opens an instance a tick, connections stay few."""
+    target = sqlalchemy.make_url(url)
+    if statement_timeout_ms > 0:
+        options = f"{target.query['options']} -c statement_timeout={statement_timeout_ms}"
+        target = target.update_query_dict({"options": options})
     engine = create_pg_engine(
-        url,
+        target.render_as_string(hide_password=False),
         isolation_level="AUTOCOMMIT",
         pool_size=_CONNECTIONS_KEPT,
-        max_overflow=_CONNECTIONS_MORE,
-        pool_recycle=_RECYCLE_S,
+        max_overflow=more_connections,
+        pool_recycle=recycle_s,
         pool_pre_ping=True,  # the server may have been restarted meanwhile
     )
     os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
     return engine
 
 
-def _ensure_schema(url: str) -> None:
-    """Make Dagster's schema where it is missing; two processes may do so at once."""
+@contextmanager
+def _one_makes_the_tables(url: str) -> Iterator[None]:
+    """Make Dagster's schema, and hold others off until its tables are made; free where they are there.
+
+    The stock storages only retry on a table that another process made, not on its type or its sequence.
+    """
     try:
         with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
-            row = connection.execute("SELECT to_regnamespace(%s) IS NOT NULL", [SCHEMA]).fetchone()
-            if row is None or not row[0]:
+            if not _tables_exist(connection):
+                connection.execute(
+                    "SELECT set_config('lock_timeout', %s, false), pg_advisory_lock(hashtext(%s))",
+                    [f"{_TABLES_TIMEOUT_S}s", f"era_ingest {SCHEMA}"],
+                )
                 connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)))
-    except (psycopg.errors.DuplicateSchema, psycopg.errors.UniqueViolation):
-        return
+            yield
     except psycopg.Error as error:
         raise connection_error(error, url) from error
+
+
+def _tables_exist(connection: psycopg.Connection[Any]) -> bool:
+    row = connection.execute(
+        "SELECT bool_and(to_regclass(format('%%I.%%I', %s::text, name)) IS NOT NULL)"
+        " FROM unnest(%s::text[]) AS name",
+        [SCHEMA, list(_FIRST_TABLES)],
+    ).fetchone()
+    return row is not None and bool(row[0])

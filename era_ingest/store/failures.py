@@ -47,6 +47,8 @@ def connection_error(error: Exception, url: str) -> EraError:
         )
     if state in _WRONG_LOGIN or (state is None and any(words in said for words in _WRONG_LOGIN_WORDS)):
         return ConfigurationError(f"{where} refuses the login: {said}. Check ERA_DATABASE_URL.")
+    if state == "42501":  # insufficient privilege
+        return ConfigurationError(f"The user of {where} may not do what is needed: {said}. Grant it to him.")
     if state == "53100":
         return StoreUnavailableError(f"The disk of {where} is full: {said}. Free some space and run again.")
     return StoreUnavailableError(

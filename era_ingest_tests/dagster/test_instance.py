@@ -90,8 +90,13 @@ def test_connections_are_shared_by_all_instances_of_a_process(
     assert row == (1,)
 
 
-def test_a_lost_connection_is_replaced(dagster_instance: DagsterInstance, dagster_database_url: str) -> None:
-    """The instance goes on after the server cut its connections, as a restart does."""
+@pytest.mark.parametrize("webserver", [False, True])
+def test_a_lost_connection_is_replaced(
+    dagster_instance: DagsterInstance, dagster_database_url: str, webserver: bool
+) -> None:
+    """The instance goes on after the server cut its connections, as a restart does; the webserver's too."""
+    if webserver:
+        dagster_instance.optimize_for_webserver(statement_timeout=15000, pool_recycle=600, max_overflow=10)
     dagster_instance.get_runs(limit=1)
     with psycopg.connect(dagster_database_url) as connection:
         connection.execute(
@@ -101,6 +106,19 @@ def test_a_lost_connection_is_replaced(dagster_instance: DagsterInstance, dagste
     assert dg.materialize([number], instance=dagster_instance).success
 
 
+def test_the_webserver_bounds_its_statements(dagster_instance: DagsterInstance) -> None:
+    """A slow query of the UI ends at the webserver's limit, in Dagster's schema all the same."""
+    dagster_instance.optimize_for_webserver(statement_timeout=1234, pool_recycle=600, max_overflow=10)
+    runs = dagster_instance.run_storage
+    assert isinstance(runs, PostgresRunStorage)
+    with runs.connect() as connection:
+        shown = [
+            connection.execute(sqlalchemy.text(f"SHOW {name}")).scalar()
+            for name in ("statement_timeout", "search_path", "synchronous_commit")
+        ]
+    assert shown == ["1234ms", "dagster", "off"]
+
+
 def test_two_processes_may_make_the_tables_at_once(database_url: str) -> None:
     """The webserver and the daemon start together on an empty database."""
     code = "import sys; from era_ingest.orchestration.instance import *; EraPostgresStorage(sys.argv[1])"
@@ -108,9 +126,17 @@ def test_two_processes_may_make_the_tables_at_once(database_url: str) -> None:
         subprocess.Popen([sys.executable, "-c", code, database_url], stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    for process in both:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+
+
+def test_a_user_who_may_not_make_the_schema_is_told(database_url: str) -> None:
+    """A role without CREATE on the database gives an error that says what it lacks."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DROP ROLE IF EXISTS reader")
+        connection.execute("CREATE ROLE reader LOGIN")
+    with pytest.raises(ConfigurationError, match="permission denied for database"):
+        EraPostgresStorage(database_url.replace("//era@", "//reader@"))
 
 
 @pytest.mark.parametrize(
