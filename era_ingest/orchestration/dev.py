@@ -34,6 +34,8 @@ def run_dev(settings: Settings, port: int) -> int:
     Raises:
         EraError: The database is not fit, or cannot be reached.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: Dagster would never end
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     held_url(settings)
     settings.landing_dir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "dagster", "dev", "-m", "era_ingest.definitions"]
