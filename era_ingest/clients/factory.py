@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 from era_ingest.clients import ollama, openai
@@ -9,7 +10,11 @@ from era_ingest.clients.hashing import DEFAULT_DIMENSIONS, HashingEmbedder
 from era_ingest.clients.http_backend import Endpoint
 from era_ingest.clients.local import MODEL, LocalEmbedder
 from era_ingest.clients.minilm import DIMENSIONS
+from era_ingest.core.limiter.adaptive import AdaptiveLimiter
+from era_ingest.core.limiter.aimd import Aimd
 from era_ingest.core.limiter.fixed import FixedLimiter
+from era_ingest.core.limiter.latency_rule import LatencyRule
+from era_ingest.core.limiter.pipe import Bounds
 from era_ingest.errors import ConfigurationError
 from era_ingest.settings import EmbedderKind
 
@@ -84,11 +89,26 @@ def build_embedder_for(settings: Settings, name: str) -> Embedder:
     )
 
 
-def build_limiter(settings: Settings) -> Limiter:
-    """Return the controller that the settings name; in-process backends always get a fixed one."""
+def build_limiter(settings: Settings, *, rng: random.Random | None = None) -> Limiter:
+    """Return the controller that the settings name; in-process backends always get a fixed one.
+
+    Args:
+        settings: ``embed_controller``, ``embed_concurrency``, and the preset's bound of requests in flight.
+        rng: Randomness of the adaptive controller's probes.
+    """
     if settings.embedder in IN_PROCESS:
         return FixedLimiter(IN_PROCESS_REQUESTS)
-    return FixedLimiter(min(settings.embed_concurrency, settings.bounds.max_in_flight))
+    most = settings.bounds.max_in_flight
+    match settings.embed_controller:
+        case "adaptive":
+            uniform = (rng or random.Random()).random  # noqa: S311 - jitter, no secret
+            return AdaptiveLimiter(uniform=uniform, bounds=Bounds(most=most))
+        case "latency":
+            return LatencyRule()
+        case "aimd":
+            return Aimd()
+        case "fixed":
+            return FixedLimiter(min(settings.embed_concurrency, most))
 
 
 def _batch_texts(settings: Settings) -> int:
