@@ -90,7 +90,9 @@ class Settings(BaseSettings):
     )
     embed_api_key: SecretStr | None = Field(None, description="bearer token of the endpoint")
     embed_controller: Literal["adaptive", "latency", "aimd", "fixed"] = Field(
-        "fixed", description="who decides how many requests go: fixed (a plain bounded concurrency)"
+        "adaptive",
+        description="who decides how many requests go: adaptive (finds the server's limit by itself) | "
+        "latency (start 10, +2 under 0.6 s, x0.9 over 1.2 s, x0.7 at three 429s) | aimd | fixed",
     )
     embed_concurrency: int = Field(8, ge=1, le=1024, description="requests in flight of the fixed controller")
     embed_batch_texts: int | None = Field(
