@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -103,6 +104,15 @@ class Settings(BaseSettings):
         900.0, ge=0, description="how long one batch is retried before it is given up, seconds"
     )
     embed_int8: Switch = Field(False, description="local model in int8: twice the speed, cosine 0.993")
+    embed_price: float = Field(
+        0.0, ge=0, description="what the endpoint charges for a million tokens, in any currency; 0: not told"
+    )
+    embed_max_tokens: int | None = Field(
+        None, ge=1, description="a run stops before it spends more tokens than this; unset: no bound"
+    )
+    embed_max_cost: float | None = Field(
+        None, gt=0, description="a run stops before it costs more than this (needs ERA_EMBED_PRICE)"
+    )
     preset: Literal["local", "standard", "high_throughput"] = Field(
         "standard", description="workers, batch sizes, pool sizes"
     )
@@ -126,6 +136,8 @@ class Settings(BaseSettings):
             raise ValueError("ERA_PASSAGE_MIN_CHARS is greater than ERA_PASSAGE_MAX_CHARS")
         if self.passage_overlap_chars >= self.passage_min_chars:
             raise ValueError("ERA_PASSAGE_OVERLAP_CHARS must be less than ERA_PASSAGE_MIN_CHARS")
+        if self.embed_max_cost is not None and not self.embed_price:
+            raise ValueError("ERA_EMBED_MAX_COST needs ERA_EMBED_PRICE, the price of a million tokens")
         return self
 
     @property
@@ -137,6 +149,14 @@ class Settings(BaseSettings):
     def batch_texts(self) -> int:
         """Texts a request, at most."""
         return self.embed_batch_texts or self.bounds.batch_texts
+
+    @property
+    def max_tokens(self) -> float:
+        """Tokens that one run may spend, by either bound; infinite where there is none."""
+        by_cost = (
+            self.embed_max_cost / self.embed_price * 1e6 if self.embed_max_cost is not None else math.inf
+        )
+        return min(by_cost, self.embed_max_tokens if self.embed_max_tokens is not None else math.inf)
 
     @property
     def chunks_location(self) -> str:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from era_ingest.cli.app import EXIT_FAILED, EXIT_QUARANTINED, Runners, cli, settings_of
+from era_ingest.cli.app import EXIT_FAILED, EXIT_QUARANTINED, Runners, cli, run_async, settings_of
 from era_ingest.cli.progress import show_progress
 from era_ingest.pipelines.outcome import IngestOptions
 
 if TYPE_CHECKING:
     from era_ingest.pipelines.outcome import IngestOutcome
+    from era_ingest.settings import Settings
 
 _MAX_REFUSALS_SHOWN = 10
 
@@ -22,6 +23,7 @@ _MAX_REFUSALS_SHOWN = 10
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Work on unchanged books too.")
 @click.option("--retry-refused", is_flag=True, help="Ask again for texts that the server refused before.")
+@click.option("--plan", is_flag=True, help="Say what would be embedded, at what price; do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one summary object on one line, last.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.pass_context
@@ -31,6 +33,7 @@ def ingest(
     *,
     force: bool,
     retry_refused: bool,
+    plan: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -42,8 +45,11 @@ def ingest(
     Exit codes: 0 all loaded; 3 loaded, something quarantined; 1 failed.
     """
     settings = settings_of(ctx)
-    runners = ctx.ensure_object(Runners)
     options = IngestOptions(force=force, retry_refused=retry_refused)
+    if plan:
+        _print_plan(settings, paths, options, as_json=as_json)
+        return
+    runners = ctx.ensure_object(Runners)
     with show_progress(quiet=quiet) as show:
         outcome = runners.ingest(paths, settings, options, show)
     _print_outcome(outcome)
@@ -52,6 +58,16 @@ def ingest(
     if outcome.ingest.error is not None:
         raise outcome.ingest.error
     ctx.exit(exit_code(outcome))
+
+
+def _print_plan(
+    settings: Settings, paths: tuple[Path, ...], options: IngestOptions, *, as_json: bool
+) -> None:
+    from era_ingest.pipelines.preview import preview_ingest
+
+    preview = run_async(preview_ingest(settings, paths, options))
+    for line in [json.dumps(preview.as_dict())] if as_json else preview.lines():
+        click.echo(line)
 
 
 def exit_code(outcome: IngestOutcome) -> int:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from era_ingest.pipelines.report import IngestRequest, Progress
     from era_ingest.pipelines.services import Services
 
+_LEAST_TEXTS_FOR_SPEED = 100
+
 
 async def ingest_books(
     services: Services, request: IngestRequest, report: Callable[[Progress], None] = lambda _progress: None
@@ -96,10 +98,20 @@ async def _work(
             await steps.finish()
         if result.error is None and Stage.VECTOR_TABLES in request.stages and steps.model is not None:
             await _activate(services, steps.model)
+        await _note_speed(services, steps.model, client, meter.elapsed_s)
     finally:
         ticking.cancel()
         report(meter.picture())
         meter.summarise(result)
+
+
+async def _note_speed(
+    services: Services, model: models.Model | None, client: EmbeddingClient, elapsed_s: float
+) -> None:
+    """Keep the run's speed for the next plan, if it embedded enough to tell."""
+    if model is not None and client.stats.texts >= _LEAST_TEXTS_FOR_SPEED and elapsed_s > 0:
+        async with services.database.connection() as conn:
+            await models.note_speed(conn, model, client.stats.texts / elapsed_s)
 
 
 async def _activate(services: Services, model: models.Model) -> None:

@@ -48,6 +48,11 @@ class Meter:
         self._started = clock()
         self._marks: deque[tuple[float, int]] = deque([(self._started, 0)])
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._started
+
     async def tick(self, report: Callable[[Progress], None]) -> None:
         """Report five times a second, until cancelled."""
         while True:

@@ -149,6 +149,18 @@ async def _create_table(conn: AsyncConnection[Any], model: Model) -> None:
         )
 
 
+async def note_speed(conn: AsyncConnection[Any], model: Model, texts_per_s: float) -> None:
+    """Keep how fast a run embedded, texts a second, > 0; a later plan tells its time from it."""
+    await conn.execute("update era.models set texts_per_s = %s where id = %s", (texts_per_s, model.id))
+
+
+async def last_speed(conn: AsyncConnection[Any], model: Model) -> float | None:
+    """Return how fast the last run with a model embedded, texts a second; None before the first."""
+    cursor = await conn.execute("select texts_per_s from era.models where id = %s", (model.id,))
+    row = await cursor.fetchone()
+    return None if row is None or row[0] is None else float(row[0])
+
+
 async def activate_when_complete(conn: AsyncConnection[Any], model: Model) -> bool:
     """Let search and the views use a model once it holds every loaded book; return True if it is active now.
 
