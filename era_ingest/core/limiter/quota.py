@@ -25,6 +25,8 @@ TRUST_S: Final = 1.0
 """How long the drift is extrapolated after the last header, seconds."""
 SILENCE_S: Final = 5.0
 """After so long without a header a bucket is assumed to have refilled by itself, seconds."""
+STALE_S: Final = 60.0
+"""After so long without a header or a request, one goes to ask, whatever the last header said, seconds."""
 CATCH_UP_S: Final = 0.05
 """How much lateness of the sender is made up for, seconds."""
 
@@ -57,6 +59,8 @@ class Quota:
 
     State. The level and its time, the learned refill or window's end, a score of which of the two it is.
 
+    A header is believed for 60 s: then one request goes to ask again, whatever reset it named.
+
     Defaults. Alone (drift above 0.9 r) the reserve is 4 %. Negative or missing figures are no information.
 
     Weak spots. A new window is known only by the clock, and the first header comes one latency after the
@@ -74,7 +78,7 @@ class Quota:
         self._ends_at, self._width_s = 0.0, 0.0
         self._window_score = 0.0
         self._drift = 0.0
-        self._at = self._heard_at = self._next_at = 0.0
+        self._at = self._heard_at = self._sent_at = self._next_at = 0.0
         self._mean_cost = 1.0
         self._own = 0.0
         self._last: Reading | None = None
@@ -92,7 +96,7 @@ class Quota:
 
     def wait(self, now: float, cost: float, latency_s: float | None) -> float:
         """Return seconds until ``cost`` units may be spent; 0 if now."""
-        if not self.is_known:
+        if not self.is_known or now >= max(self._heard_at, self._sent_at) + STALE_S:
             return 0.0
         self._advance(now)
         cost = min(cost, self.limit)
@@ -117,6 +121,7 @@ class Quota:
 
     def on_send(self, now: float, flight: Flight, latency_s: float | None) -> None:
         """Spend a request's cost."""
+        self._sent_at = now
         cost = flight.cost[self.unit]
         self._own = flight.sent_before[self.unit] + cost
         self._mean_cost += 0.05 * (cost - self._mean_cost)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from era_ingest.core.limiter.flight import NOTHING, Flight, Spend, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+LEAST_TOKENS: Final = 1e-6
+"""Mean tokens of requests that carry none: nothing divides by zero."""
+MEAN_TO_SPREAD: Final = 1.25
+"""Standard deviation over mean absolute deviation of a normal distribution."""
+MOST_DEVIATION: Final = 4.0
 
 
 class Mark(NamedTuple):
@@ -73,9 +80,9 @@ class Spending:
         self.sent = self.sent.plus(cost)
         weight = max(0.05, 1 / self.sent.requests)
         tokens = self.mean.tokens + weight * (cost.tokens - self.mean.tokens)
-        self.mean = Spend(1.0, tokens)
-        if tokens > 0:
-            self.size_spread += 0.02 * (abs(cost.tokens / tokens - 1) * 1.25 - self.size_spread)
+        self.mean = Spend(1.0, max(tokens, LEAST_TOKENS))
+        deviation = abs(cost.tokens / self.mean.tokens - 1) * MEAN_TO_SPREAD
+        self.size_spread += 0.02 * (min(deviation, MOST_DEVIATION) - self.size_spread)
         self._recent.append((now, cost))
         while self._recent[0][0] < now - self.window_s:
             self._recent.popleft()

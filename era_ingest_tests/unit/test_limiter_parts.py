@@ -1,0 +1,307 @@
+"""Each learner alone: what it concludes from what it is told."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from era_ingest.core.limiter.arm import Arm
+from era_ingest.core.limiter.breaker import Breaker
+from era_ingest.core.limiter.cap import Cap, Doubt
+from era_ingest.core.limiter.contract import ServerHints
+from era_ingest.core.limiter.flight import NOTHING, Spend, Unit
+from era_ingest.core.limiter.opening import Opening
+from era_ingest.core.limiter.pipe import Bounds, Mode, Pipe
+from era_ingest.core.limiter.quota import Quota
+from era_ingest.core.limiter.rate import Phase, Rate
+from era_ingest.core.limiter.sharing import Sharing
+from era_ingest.core.limiter.spending import Epoch, Mark, Spending
+from era_ingest.core.limiter.units import UnitChooser
+from era_ingest.core.limiter.window import NotAWindowError, Window
+from era_ingest_tests.unit.limiter_kit import flight, half
+
+
+def test_an_arm_does_not_wait_for_stragglers() -> None:
+    """Three quarters back, the rest older than they: the latency is final."""
+    arm = Arm(8, floor=1, patience_s=10)
+    flights = [flight(0.0, load=4) for _ in range(8)]
+    for each in flights:
+        arm.add(each)
+    for each in flights[:7]:
+        arm.note(each, 0.2)
+    assert arm.finding(0.1) is None
+    found = arm.finding(0.3)
+    assert found is not None
+    assert found.latency_s == pytest.approx(0.2)
+    assert found.load == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    ("latencies", "slope"), [([1, 2, 3, 4], 1.0), ([2, 2, 2, 2], 0.0)], ids=["lone worker", "wide"]
+)
+def test_the_opening_tells_a_lone_worker_from_a_wide_server(latencies: list[float], slope: float) -> None:
+    """Latencies over loads of 1 to 4 are the elasticity already."""
+    opening = Opening(4)
+    flights = [flight(0.0, load=load) for load in (1, 2, 3, 4)]
+    for each in flights:
+        assert opening.wait(0.0) == 0
+        opening.on_send(each)
+    assert opening.wait(0.0) == math.inf
+    for each, latency in zip(flights, latencies, strict=True):
+        opening.on_success(each, latency)
+    assert opening.is_over(4.0)
+    assert opening.slope() == pytest.approx(slope)
+
+
+def test_a_straggler_does_not_hold_up_the_opening() -> None:
+    """Patience ends a little after a lone worker would have answered."""
+    opening = Opening(4)
+    flights = [flight(0.0, load=load) for load in (1, 2, 3, 4)]
+    for each in flights:
+        opening.on_send(each)
+    for each in flights[:3]:
+        opening.on_success(each, 1.0)
+    assert not opening.is_over(4.0)
+    assert opening.wait(4.0) == pytest.approx(1.0)
+    assert opening.is_over(5.1)
+
+
+def test_the_pipe_glides_to_a_new_level_instead_of_jumping() -> None:
+    """While it glides, the wait is the time until one more may go."""
+    pipe = Pipe(half, Bounds(start=2))
+    flights = [flight(0.0, load=load) for load in (1, 2)]
+    for each in flights:
+        assert pipe.wait(0.0, 0) == 0
+        pipe.on_send(each)
+    for each in flights:
+        pipe.on_success(0.5, each)
+    assert pipe.mode is Mode.RAMP
+    assert pipe.target == 8
+    assert pipe.level(0.5) == 2
+    assert 0 < pipe.wait(0.5, 2) < 0.5
+    assert pipe.level(1.1) == 8
+    assert pipe.wait(1.1, 8) == math.inf
+
+
+def test_the_pipe_obeys_a_ceiling() -> None:
+    """Never more than a proven cap."""
+    pipe = Pipe(half)
+    pipe.obey_ceiling(0.0, 3)
+    assert pipe.wait(0.0, 2) == 0
+    assert pipe.wait(0.0, 3) == math.inf
+
+
+def hints(remaining: float, reset_s: float, limit: float = 100) -> ServerHints:
+    """Return the headers of a request quota."""
+    return ServerHints(limit_requests=limit, remaining_requests=remaining, reset_requests_s=reset_s)
+
+
+def test_the_quota_spends_in_proportion_to_what_is_left() -> None:
+    """Half of the level: half of the pace."""
+    quota = Quota(Unit.REQUESTS)
+    quota.on_hints(1.0, flight(1.0), hints(80, 2.0))
+    assert quota.refill == pytest.approx(10)
+    full = quota.pace(1.0, 0.1)
+    quota.on_hints(1.1, flight(1.1, before=NOTHING), hints(40, 6.0))
+    assert quota.pace(1.1, 0.1) == pytest.approx(full / 2, rel=0.05)
+
+
+def test_the_quota_waits_when_nothing_is_left() -> None:
+    """A wait of about one refill, never longer than a second."""
+    quota = Quota(Unit.REQUESTS)
+    quota.on_hints(1.0, flight(1.0), hints(0, 10.0))
+    assert quota.wait(1.0, 1.0, 0.1) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("told", [(-1, 0.0, -1), (5, 0.0, 0), (-3, 1.0, 100)])
+def test_the_quota_ignores_figures_that_mean_nothing(told: tuple[float, float, float]) -> None:
+    """Azure's -1 and litellm's negative remainder are no information."""
+    remaining, reset_s, limit = told
+    quota = Quota(Unit.REQUESTS)
+    quota.on_hints(1.0, flight(1.0), hints(remaining, reset_s, limit))
+    assert not quota.is_known
+    assert quota.wait(1.0, 1.0, None) == 0
+
+
+def test_the_quota_recognises_a_window_and_waits_for_its_end() -> None:
+    """The end stays where it is while time passes."""
+    quota = Quota(Unit.REQUESTS)
+    for second in range(1, 8):
+        now = float(second)
+        quota.on_hints(now, flight(now), hints(max(0, 60 - 10 * second), 60 - now))
+    assert quota.is_window
+    assert quota.wait(7.0, 1.0, 0.1) == pytest.approx(53, abs=0.1)
+
+
+def taught(rate: float, epochs: int = 12, each_s: float = 2.0) -> tuple[Rate, Spending, float]:
+    """Return a rate learner that was refused each ``each_s`` seconds of running at ``rate``."""
+    books = Spending()
+    learner = Rate(half, books)
+    now = 0.0
+    for epoch in range(epochs):
+        for _ in range(round(rate * each_s)):
+            sent = flight(now, before=books.sent)
+            books.on_send(sent)
+            learner.on_send(now, 1.0)
+            now += 1 / rate
+        refused = flight(now, before=books.sent)
+        mark = books.mark(refused)
+        books.on_send(refused)
+        books.on_returned(refused)
+        if epoch == 0:
+            learner.note_first(mark)
+        else:
+            learner.on_refused(now, mark)
+    return learner, books, now
+
+
+@pytest.mark.parametrize("rate", [5.0, 40.0])
+def test_accepted_over_elapsed_between_two_refusals_is_the_limit(rate: float) -> None:
+    """Twelve epochs at the limit teach it to 3 %."""
+    learner, _, _ = taught(rate)
+    assert learner.phase is Phase.HOLD
+    assert learner.estimate == pytest.approx(rate, rel=0.03)
+    assert learner.pace < learner.estimate
+
+
+def test_after_a_while_the_rate_asks_for_more_and_climbs_if_nothing_refuses() -> None:
+    """A limit that tripled is found within half a minute."""
+    learner, books, now = taught(20.0)
+    end = now + 30
+    while now < end:
+        wait = learner.wait(now, 1.0)
+        if wait > 0:
+            now += wait
+            continue
+        sent = flight(now, before=books.sent)
+        books.on_send(sent)
+        learner.on_send(now, 1.0)
+    assert learner.estimate > 60
+
+
+def test_a_refusal_while_holding_lowers_the_estimate_to_what_was_let_in() -> None:
+    """It halves within three refusals when the limit halved."""
+    learner, books, now = taught(20.0)
+    for _ in range(6):
+        for _ in range(5):
+            sent = flight(now, before=books.sent)
+            books.on_send(sent)
+            learner.on_send(now, 1.0)
+            now += 0.1
+        refused = flight(now, before=books.sent)
+        mark = books.mark(refused)
+        books.on_send(refused)
+        books.on_returned(refused)
+        learner.on_refused(now, mark)
+    assert 8 < learner.estimate < 13
+
+
+def test_the_steadier_unit_is_the_limited_one() -> None:
+    """Requests that scatter while tokens repeat: tokens."""
+    units = UnitChooser()
+    for requests in (10, 20, 15, 30):
+        units.note(Epoch(2.0, Spend(requests, 5000.0)))
+    assert units.decide()
+    assert units.unit is Unit.TOKENS
+
+
+def test_a_window_is_counted_and_its_length_snapped() -> None:
+    """Two turns 58 s apart are a minute; the third window stops at its limit."""
+    books = Spending()
+    window = Window(0.0, ends_at=0.0, used=50, span_s=10, unit=Unit.REQUESTS, books=books)
+    window.on_turned(0.0)
+    for at in range(50):
+        window.on_send(float(at) / 5, flight(float(at) / 5))
+    assert window.on_refused(10.0, is_first=True, retry_after_s=None) is None
+    window.on_turned(58.0)
+    assert window.length_s == 60
+    assert window.limit == 51
+    assert window.ends_at == pytest.approx(118)
+
+
+def test_a_short_retry_after_far_below_the_limit_is_no_window() -> None:
+    """It was a bucket after all."""
+    window = Window(0.0, ends_at=60.0, used=50, span_s=10, unit=Unit.REQUESTS, books=Spending())
+    window.limit, window.used = 50, 10
+    with pytest.raises(NotAWindowError):
+        window.on_refused(5.0, is_first=True, retry_after_s=1.0)
+
+
+def test_a_cap_stands_until_it_is_refused_from_below() -> None:
+    """Refused at 20: 19. Refused at 5: there is no cap."""
+    cap = Cap()
+    cap.suspect(0.0, 20, test=True)
+    assert cap.limit == 19
+    assert cap.wait(0.0, 19) == math.inf
+    cap.on_success(0.1, flight(0.0, load=3), 0.1)
+    assert cap.doubt is Doubt.READY
+    assert cap.wait(0.1, 18) == 0
+    cap.on_send(0.1)
+    assert 0 < cap.wait(0.1, 19) < 1
+    assert cap.wait(1.0, 19) == 0
+    assert not cap.on_refused(2.0, flight(1.9, load=5))
+    assert not cap.is_suspected
+
+
+def test_a_cap_is_raised_when_more_is_let_in() -> None:
+    """One more after 15 s, then twice as many."""
+    cap = Cap()
+    cap.suspect(0.0, 11, test=False)
+    cap.on_success(16.0, flight(15.9, load=10), 0.1)
+    assert cap.allowed == 11
+    cap.on_success(16.2, flight(16.1, load=11), 0.1)
+    assert cap.limit == 11
+
+
+def test_the_breaker_opens_after_five_failures_and_lets_one_probe_out() -> None:
+    """Only the probe's answer closes it."""
+    breaker = Breaker(half)
+    opened = [breaker.on_failure(0.0, is_probe=False, retry_after_s=None) for _ in range(5)]
+    assert opened == [False, False, False, False, True]
+    assert 1 <= breaker.wait(0.0) <= 1.2
+    assert breaker.wait(2.0) == 0
+    assert breaker.on_send()
+    assert breaker.wait(2.0) == math.inf
+    assert not breaker.on_answer(is_probe=False)
+    assert breaker.on_answer(is_probe=True)
+    assert breaker.wait(2.1) == 0
+
+
+def test_a_failed_probe_waits_longer() -> None:
+    """1, 1.5, 2.25, 3, 3 seconds, and a fifth more for jitter at most."""
+    breaker = Breaker(half)
+    for _ in range(5):
+        breaker.on_failure(0.0, is_probe=False, retry_after_s=None)
+    waits = []
+    for _ in range(5):
+        waits.append(breaker.wait(0.0))
+        breaker.on_send()
+        breaker.on_failure(0.0, is_probe=True, retry_after_s=None)
+    assert waits == pytest.approx([1.1, 1.65, 2.475, 3.3, 3.3])
+
+
+def test_surprises_mean_company_and_a_long_calm_means_none() -> None:
+    """Two surprises switch sharing on, 150 calm seconds switch it off."""
+    sharing = Sharing()
+    sharing.vote(0.0, 1.0)
+    assert not sharing.is_on
+    sharing.vote(1.0, 1.0)
+    assert sharing.is_on
+    assert sharing.hit(2.0) == 0.75
+    assert sharing.grow(12.0, 10.0) > 1
+    sharing.grow(200.0, 10.0)
+    assert not sharing.is_on
+
+
+def test_marks_know_what_was_let_in_between() -> None:
+    """A refused request counts nowhere."""
+    books = Spending()
+    for at in range(10):
+        books.on_send(flight(float(at), before=books.sent))
+    refused = flight(10.0, before=books.sent)
+    mark = books.mark(refused)
+    books.on_send(refused)
+    books.on_returned(refused)
+    assert mark.since(Mark(0.0, NOTHING)).rate(Unit.REQUESTS) == pytest.approx(1.0)
+    assert books.accepted.requests == 10

@@ -1,0 +1,156 @@
+"""The controllers whole, against plain servers in virtual time."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import pytest
+
+from era_ingest.core.limiter.adaptive import AdaptiveLimiter
+from era_ingest.core.limiter.aimd import Aimd
+from era_ingest.core.limiter.contract import FailureKind, Limiter, ServerHints
+from era_ingest.core.limiter.counting import CountingLimiter
+from era_ingest.core.limiter.latency_rule import LatencyRule, LatencyRuleParameters
+from era_ingest.core.limiter.pipe import Bounds
+from era_ingest_tests.unit.limiter_kit import Loop, refused_in, served_in
+
+
+def adaptive() -> AdaptiveLimiter:
+    """Return the controller with a seed."""
+    return AdaptiveLimiter(uniform=Random(1).random)
+
+
+def test_it_starts_gently() -> None:
+    """Four requests, then it waits for the first answers."""
+    loop = Loop(adaptive(), lambda _now, _load: served_in(1.0))
+    loop.run(0.99)
+    assert len(loop.sent) == 4
+
+
+def test_it_fills_a_wide_slow_server_within_20_seconds() -> None:
+    """2.5 s of latency and room for all: the bound is reached."""
+    loop = Loop(adaptive(), lambda _now, _load: served_in(2.5))
+    loop.run(20.0)
+    assert loop.most_in_flight == Bounds().most
+
+
+def test_bounds_are_kept() -> None:
+    """A preset's bound holds whatever the server could do."""
+    limiter = AdaptiveLimiter(uniform=Random(1).random, bounds=Bounds(start=4, least=2, most=16))
+    loop = Loop(limiter, lambda _now, _load: served_in(0.5))
+    loop.run(20.0)
+    assert loop.most_in_flight == 16
+
+
+def test_it_stays_below_a_cap() -> None:
+    """Room for 10: few refusals, and full use."""
+    loop = Loop(adaptive(), lambda _now, load: served_in(0.2) if load <= 10 else refused_in(0.005))
+    loop.run(60.0)
+    assert len(loop.refused) < 10
+    assert len(loop.served) > 0.97 * 60 * 10 / 0.2
+
+
+def test_retry_after_is_obeyed() -> None:
+    """Nothing goes until the time the server named, on the first refusal."""
+    refusals = iter([True])
+    loop = Loop(
+        adaptive(),
+        lambda now, _load: refused_in(0.01, 5.0) if now > 1 and next(refusals, False) else served_in(0.1),
+    )
+    loop.run(8.0)
+    first = loop.refused[0]
+    assert not [at for at in loop.sent if first < at < first + 4.99]
+    assert [at for at in loop.sent if at > first + 5]
+
+
+def test_a_429_never_opens_the_breaker() -> None:
+    """However many there are."""
+    limiter = adaptive()
+    loop = Loop(limiter, lambda _now, _load: refused_in(0.01))
+    loop.run(30.0)
+    assert not limiter.breaker.is_open
+    assert len(loop.sent) < 60
+
+
+def test_an_outage_costs_few_requests() -> None:
+    """Down for 30 s: at most one probe a second, and back to what it was."""
+
+    def serve(now: float, _load: int) -> tuple[float, FailureKind | None, ServerHints]:
+        return (0.01, FailureKind.CONNECTION, ServerHints()) if 20 <= now < 50 else served_in(0.2)
+
+    loop = Loop(adaptive(), serve)
+    loop.run(60.0)
+    assert len([at for at in loop.sent if 21 <= at < 50]) <= 29
+    assert len([at for at in loop.served if 55 <= at < 60]) > 0.9 * len(
+        [at for at in loop.served if 15 <= at < 20]
+    )
+
+
+def test_the_state_says_what_holds() -> None:
+    """For progress lines."""
+    limiter = adaptive()
+    for _ in range(4):
+        assert limiter.gate(0.0, 1.0) == 0
+        limiter.on_send(0.0, 1.0)
+    assert limiter.gate(0.0, 1.0) == math.inf
+    state = limiter.state(0.0)
+    assert state.held_by == "pipe"
+    assert state.in_flight == 4
+    assert state.rate_per_s is None
+
+
+def test_a_cancelled_request_makes_room() -> None:
+    """Its outcome is never known."""
+    limiter = adaptive()
+    tickets = [limiter.on_send(0.0, 1.0) for _ in range(4)]
+    limiter.on_cancel(0.1, tickets[0])
+    assert limiter.gate(0.1, 1.0) == 0
+    assert limiter.state(0.1).in_flight == 3
+
+
+def test_the_latency_rule_follows_its_numbers() -> None:
+    """+2 when fast, x0.9 when slow, x0.7 at the third refusal."""
+    rule = LatencyRule()
+
+    def reply(latency_s: float, times: int) -> None:
+        for _ in range(times):
+            rule.on_success(latency_s, rule.on_send(0.0, 1.0))
+
+    reply(0.3, 20)
+    assert rule.limit == 12
+    reply(0.9, 20)
+    assert rule.limit == 12
+    reply(1.5, 20)
+    assert rule.limit == pytest.approx(10.8)
+    for _ in range(3):
+        rule.on_failure(2.0, rule.on_send(1.9, 1.0), FailureKind.RATE_LIMITED)
+    assert rule.limit == pytest.approx(7.56)
+    reply(0.1, 20 * 40)
+    assert rule.limit == LatencyRuleParameters().most
+
+
+def test_aimd_halves_once_a_round_trip() -> None:
+    """Refusals of what was sent before the cut are the same event."""
+    aimd = Aimd(start=16)
+    tickets = [aimd.on_send(0.0, 1.0) for _ in range(3)]
+    for ticket in tickets:
+        aimd.on_failure(0.1, ticket, FailureKind.RATE_LIMITED)
+    assert aimd.limit == 8
+
+
+@pytest.mark.parametrize(
+    "limiter", [CountingLimiter(start=3, least=1, most=3, name="fixed"), Aimd(), LatencyRule()]
+)
+def test_simple_limiters_count_and_obey(limiter: Limiter) -> None:
+    """Places, and Retry-After."""
+    tickets = []
+    while limiter.gate(0.0, 1.0) == 0:
+        tickets.append(limiter.on_send(0.0, 1.0))
+    assert limiter.state(0.0).in_flight == len(tickets)
+    limiter.on_failure(1.0, tickets.pop(), FailureKind.RATE_LIMITED, hints=ServerHints(retry_after_s=3.0))
+    limiter.on_cancel(1.0, tickets.pop())
+    assert limiter.gate(1.0, 1.0) in {3.0, math.inf}
+    while tickets:
+        limiter.on_success(2.0, tickets.pop())
+    assert limiter.gate(2.0, 1.0) == pytest.approx(2.0)
