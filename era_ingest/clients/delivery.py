@@ -17,7 +17,13 @@ from era_ingest.clients.exchange import Answer, Exchange
 from era_ingest.clients.feed import TextItem
 from era_ingest.core.batching import Batch, LimitLearner, Sized
 from era_ingest.core.tokens import estimate_tokens
-from era_ingest.errors import ConfigurationError, EraError, RequestRejectedError, ResponseMismatchError
+from era_ingest.errors import (
+    ConfigurationError,
+    EraError,
+    RequestRejectedError,
+    RequestTooLargeError,
+    ResponseMismatchError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,8 +183,8 @@ class Delivery:
             await self._judge_suspects(most=1)
             return
         whole = [await self._settle(half, patient=False) for half in batch.halves()]
-        if all(whole):
-            self._learner.too_large(batch)
+        if all(whole) and _kind(error) == "rejected":
+            self._learner.too_large(batch, named=isinstance(error, RequestTooLargeError))
         await self._judge_suspects(most=1)
 
     async def _judge_suspects(self, *, most: int) -> None:

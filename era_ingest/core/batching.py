@@ -122,7 +122,9 @@ class LimitLearner:
 
     A server says that a request is too large, but seldom what would be small enough. If as many texts have
     been taken at once before, the count is not the cause, and the bound of tokens becomes half of what the
-    batch held; else the bound of texts does. A wrong guess costs smaller requests, never a text.
+    batch held; else the bound of texts does. A wrong guess costs smaller requests, never a text. If as many
+    texts and tokens have been taken before, the refusal was chance and teaches nothing; a refusal that does
+    not name the size as its reason must come twice.
 
     Args:
         limits: What is believed at the start; only ever lowered.
@@ -132,15 +134,28 @@ class LimitLearner:
         self.limits = limits
         self._taken_texts = 0
         self._taken_tokens = 0.0
+        self._doubted_texts: int | None = None
 
     def accepted(self, batch: Batch[T]) -> None:
         """Note a batch that the server took."""
         self._taken_texts = max(self._taken_texts, len(batch))
         self._taken_tokens = max(self._taken_tokens, batch.tokens)
+        if self._doubted_texts is not None and len(batch) >= self._doubted_texts:
+            self._doubted_texts = None
 
-    def too_large(self, batch: Batch[T]) -> None:
-        """Note a batch of at least two items that was refused although both halves were taken."""
-        if len(batch) <= self._taken_texts:
+    def too_large(self, batch: Batch[T], *, named: bool) -> None:
+        """Note a batch of at least two items that was refused although both halves were taken.
+
+        Args:
+            batch: What was refused.
+            named: True if the server named the size as its reason.
+        """
+        count_was_taken = len(batch) <= self._taken_texts
+        if count_was_taken and batch.tokens <= self._taken_tokens:
+            return
+        if not named and self._doubted_texts is None:
+            self._doubted_texts = len(batch)
+        elif count_was_taken:
             tokens = max(1.0, batch.tokens / 2)
             self.limits = replace(self.limits, max_tokens=min(self.limits.max_tokens, tokens))
         else:

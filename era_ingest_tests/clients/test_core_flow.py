@@ -63,11 +63,24 @@ def _batch(texts: int, tokens_each: float) -> Batch[int]:
 def test_a_refused_batch_of_a_usual_count_lowers_the_tokens_else_the_count() -> None:
     """What was taken before tells which of the two limits was met."""
     learner = LimitLearner(BatchLimits(64))
-    learner.too_large(_batch(64, 10))
+    learner.too_large(_batch(64, 10), named=True)
     assert learner.limits.max_texts == 32
     learner.accepted(_batch(32, 10))
-    learner.too_large(_batch(32, 1000))
+    learner.too_large(_batch(32, 1000), named=True)
     assert learner.limits == BatchLimits(32, max_tokens=16_000)
+
+
+def test_a_refusal_by_chance_teaches_nothing() -> None:
+    """What was taken before is not too large; and a reason that is not named must come twice."""
+    learner = LimitLearner(BatchLimits(64))
+    learner.accepted(_batch(64, 10))
+    learner.too_large(_batch(64, 10), named=True)
+    learner.too_large(_batch(64, 11), named=False)
+    learner.accepted(_batch(64, 10))
+    learner.too_large(_batch(64, 11), named=False)
+    assert learner.limits == BatchLimits(64)
+    learner.too_large(_batch(64, 11), named=False)
+    assert learner.limits == BatchLimits(64, max_tokens=352)
 
 
 @given(st.text())
