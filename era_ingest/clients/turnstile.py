@@ -8,7 +8,6 @@ the gate named has passed. An idle turnstile costs nothing.
 from __future__ import annotations
 
 import asyncio
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,22 +87,22 @@ class Turnstile:
     def _leave(self) -> float:
         """Take a request out; wake the first in line (it runs after the limiter was told)."""
         self.in_flight -= 1
-        self._wake()
+        if self._event is not None:
+            _set(self._event)
         return self._clock()
-
-    def _wake(self) -> None:
-        if self._event is not None and not self._event.done():
-            self._event.set_result(None)
 
     async def _next_event(self, wait_s: float) -> None:
         """Wait for the next reply or failure, at most so many seconds."""
-        self._event = asyncio.get_running_loop().create_future()
-        timer = asyncio.ensure_future(self._sleep(wait_s)) if math.isfinite(wait_s) else None
-        if timer is not None:
-            timer.add_done_callback(lambda _: self._wake())
+        event = self._event = asyncio.get_running_loop().create_future()
+        timer = asyncio.ensure_future(self._sleep(wait_s))
+        timer.add_done_callback(lambda _: _set(event))
         try:
-            await self._event
+            await event
         finally:
             self._event = None
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
+
+
+def _set(event: asyncio.Future[None]) -> None:
+    if not event.done():
+        event.set_result(None)

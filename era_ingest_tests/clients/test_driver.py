@@ -323,15 +323,30 @@ def test_samples_stay_bounded_and_even() -> None:
 
 
 async def test_an_idle_client_costs_no_cpu() -> None:
-    """Nothing is polled while a request is on its way."""
+    """Nothing is polled while requests are on their way, at the start and later."""
     bench, notes = Bench(held=True), Notes()
+    waits = 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal waits
+        waits += 1
+        await asyncio.sleep(seconds)
+
+    limiter = FixedLimiter(8)
+    busy = EmbeddingClient(bench, limiter, options=QUICK, sleep=sleep)
     run = asyncio.create_task(
-        client(bench).embed_all(stream(items(10_000)), commit=notes.commit, refuse=notes.refuse)
+        busy.embed_all(stream(items(100_000)), commit=notes.commit, refuse=notes.refuse)
     )
-    await until(lambda: bench.in_flight == 8)
-    before = time.process_time()
-    await asyncio.sleep(0.3)
-    assert time.process_time() - before < 0.05
+    for _ in range(2):
+        await until(lambda: bench.in_flight == 8)
+        await asyncio.sleep(0.02)
+        before, waits = time.process_time(), 0
+        await asyncio.sleep(0.2)
+        assert time.process_time() - before < 0.05
+        assert waits == 0
+        bench.gate.set()
+        await until(lambda: len(bench.batches) > 100)
+        bench.gate.clear()
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
