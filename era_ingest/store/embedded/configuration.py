@@ -78,5 +78,14 @@ def write_configuration(folder: Path, *, durable: bool) -> None:
     (folder / NAME).write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
 
 
+def offer_custom_configuration(path: Path) -> None:
+    """Make the file for the user's own settings, where there is none; the server must be able to read it."""
+    if not path.exists():
+        path.write_text(
+            "# Settings of your own (postgresql.conf syntax); they win over era's.\n", encoding="utf-8"
+        )
+        path.chmod(0o644)
+
+
 def _quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -82,8 +82,8 @@ def match_owner(layout: Layout) -> None:
     owner = layout.root.parent.stat()
     if owner.st_uid == 0:
         return
-    files = (layout.users_lock, layout.server_lock, layout.socket_pointer, layout.log)
-    for path in (layout.root, layout.log.parent, *files):
+    places = (layout.root, layout.log.parent, layout.log, layout.socket_pointer, layout.user_configuration)
+    for path in (*places, layout.users_lock, layout.server_lock):
         if os.path.lexists(path):
             os.lchown(path, owner.st_uid, owner.st_gid)
 

@@ -56,5 +56,5 @@ class Layout:
 
     @property
     def user_configuration(self) -> Path:
-        """Settings of the user's own, read after ours; never written by us."""
+        """Settings of the user's own, read after ours; made once, with nothing in it."""
         return self.root / "custom.conf"

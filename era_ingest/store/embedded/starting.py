@@ -111,6 +111,7 @@ def _start(layout: Layout, lock: int, *, durable: bool) -> int:
         postmaster.clear_stale(layout.data)
         ensure_cluster(layout, identity, lock, durable=durable)
         configuration.write_configuration(layout.data, durable=durable)
+        configuration.offer_custom_configuration(layout.user_configuration)
         identity.give(layout.data / configuration.NAME)
         folder = prepare_socket_folder(layout, identity)
         postgres = [str(binaries() / "postgres"), "-D", str(layout.data)]

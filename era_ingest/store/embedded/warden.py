@@ -122,7 +122,7 @@ def serve(command: list[str], users: int, users_path: str, log: str) -> None:
             restarts = 0
         if os.WIFSIGNALED(status):
             crashed_at = now
-        elif now - crashed_at > _RAN_WELL_S or crashed_at == 0.0:
+        elif status == 0 or crashed_at == 0.0 or now - crashed_at > _RAN_WELL_S:
             return  # stopped by somebody, or not able to start
         # The crashed server's other processes may need a moment to notice and let go of its shared memory.
         restarts += 1
