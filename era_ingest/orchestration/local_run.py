@@ -10,14 +10,15 @@ import asyncio
 import threading
 import time
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from era_ingest.orchestration.loading import audit_ministers, load_found
+from era_ingest.orchestration.loading import load_found
 from era_ingest.orchestration.work import BookWork, Loaded
-from era_ingest.pipelines.indexes import DomainIndexReport, refresh_domain_indexes, stale_indexes
+from era_ingest.pipelines.indexes import DomainIndexReport, refresh_domain_indexes
 from era_ingest.pipelines.landing import Arrivals, resolve_paths
-from era_ingest.pipelines.ministers import MinistersReport, build_ministers, stale_ministers
+from era_ingest.pipelines.ministers import MinistersReport, build_ministers
 from era_ingest.pipelines.outcome import IngestOutcome
 from era_ingest.pipelines.report import BookStatus
 from era_ingest.pipelines.services import open_services
@@ -106,7 +107,6 @@ class LocalWork:
         self.loaded: Future[Loaded] = Future()
         self.ministers: Future[MinistersReport | None] = Future()
         self.indexes: Future[list[DomainIndexReport]] = Future()
-        self.ministers_audit: Future[list[Finding]] = Future()
         self._paths = paths
         self._settings = settings
         self._report = report
@@ -122,7 +122,8 @@ class LocalWork:
     def __exit__(self, *exception: object) -> None:
         """Wait for the end; stop at once if the caller failed or was interrupted."""
         if exception[0] is not None and self._loop is not None and self._task is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            with suppress(RuntimeError):  # it ended by itself meanwhile, and its loop is closed
+                self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join()
 
     def nothing_to_record(self, grace_s: float) -> bool:
@@ -159,9 +160,9 @@ class LocalWork:
         return self.indexes.result()
 
     def audit_ministers(self, domains: tuple[str, ...] | None) -> Sequence[Finding]:
-        """Wait for the comparison of the files with the database."""
+        """Nothing: the files were written from these rows a moment ago; `era verify` compares them."""
         del domains
-        return self.ministers_audit.result()
+        return ()
 
     def _run(self) -> None:
         futures: list[Future[object]] = [  # type: ignore[list-item]
@@ -169,7 +170,6 @@ class LocalWork:
             self.loaded,
             self.ministers,
             self.indexes,
-            self.ministers_audit,
         ]
         try:
             asyncio.run(self._main())
@@ -197,9 +197,6 @@ class LocalWork:
             if loaded.report.error is not None:
                 self.ministers.set_result(None)
                 self.indexes.set_result([])
-                self.ministers_audit.set_result([])
                 return
-            domains = await stale_ministers(services)
-            self.ministers.set_result(await build_ministers(services, domains))
-            self.ministers_audit.set_result(await audit_ministers(services, domains) if domains else [])
-            self.indexes.set_result(await refresh_domain_indexes(services, await stale_indexes(services)))
+            self.ministers.set_result(await build_ministers(services))
+            self.indexes.set_result(await refresh_domain_indexes(services))

@@ -1,0 +1,153 @@
+"""The commands as a user types them: subprocesses on a real database, exit codes, JSON on the last line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import era_ingest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Era = Callable[..., subprocess.CompletedProcess[str]]
+
+SAMPLES = Path(era_ingest.__file__).parent / "samples"
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> Path:
+    """A landing folder with the shipped samples."""
+    return Path(shutil.copytree(SAMPLES, tmp_path / "landing"))
+
+
+@pytest.fixture
+def era(tmp_path: Path, database_url: str) -> Era:
+    """Run ``era`` with arguments in a folder of its own, on a database of its own."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ERA_", "DAGSTER_"))}
+    environment = {
+        **clean,
+        "ERA_HOME": str(tmp_path / "home"),
+        "ERA_DATABASE_URL": database_url,
+        "ERA_MINISTERS_DIR": str(tmp_path / "ministers"),
+        "ERA_LANDING_DIR": str(tmp_path / "landing"),
+        "ERA_EMBEDDER": "hashing",
+        "COLUMNS": "200",
+    }
+
+    def run(*arguments: object, **overrides: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "era_ingest", *map(str, arguments)],
+            env={**environment, **overrides},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+
+    return run
+
+
+def _summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return summary
+
+
+def test_a_session_from_ingest_to_search(era: Era, landing: Path) -> None:
+    """Ingest, look, search, verify, ingest again: the contract's names, exit codes and figures."""
+    plan = era("ingest", "--plan", "--json", landing)
+    assert plan.returncode == 0, plan.stderr
+    done = era("ingest", landing, "--json")
+    assert done.returncode == 0, done.stderr
+    first = _summary(done)
+    contract = {
+        *("books", "chapters", "entries", "passages", "texts_embedded", "texts_reused", "requests"),
+        *("rate_limited", "quarantined", "rows_written", "rows_deleted", "seconds", "stage_seconds"),
+    }
+    assert contract <= first.keys()
+    assert first["rows_written"] == first["entries"] + first["passages"] > 100
+    assert json.loads(plan.stdout)["texts"] == first["texts_embedded"]
+
+    again = era("ingest", landing, "--json")
+    assert again.returncode == 0, again.stderr
+    second = _summary(again)
+    assert (second["requests"], second["rows_written"], second["rows_deleted"]) == (0, 0, 0)
+    assert second["books_by_status"] == {"unchanged": first["books"]}
+
+    found = era("search", "trade what matters little to you", "-k", 3, "--json")
+    assert found.returncode == 0, found.stderr
+    results = json.loads(found.stdout)["results"]
+    assert len(results) == 3
+    assert "Trade what matters little" in results[0]["text"]
+    shown = era(
+        "search", "trade what matters little to you", "--category", "principle", "--domain", "Negotiation"
+    )
+    assert "Trade what matters little" in shown.stdout
+
+    status = era("status", "--json")
+    assert len(json.loads(status.stdout)["books"]) == first["books"]
+    verified = era("verify", "--json")
+    assert verified.returncode == 0, verified.stdout
+    doctor = era("doctor", "--json")
+    assert doctor.returncode == 0, doctor.stdout
+    assert era("quarantine", "list").stdout == "The quarantine is empty.\n"
+
+
+def test_something_quarantined_is_exit_3_and_listed_with_its_place(era: Era, landing: Path) -> None:
+    """A broken neighbour costs itself; the list names file, pointer and reason."""
+    (landing / "broken.json").write_text('{"title": "x", "chapters": [', encoding="utf-8")
+    done = era("ingest", landing, "--json")
+    assert done.returncode == 3, done.stderr
+    assert _summary(done)["books_by_status"]["refused"] == 1
+    rows = json.loads(era("quarantine", "list", "--json").stdout)["rows"]
+    assert [Path(row["file"]).name for row in rows] == ["broken.json"]
+    assert rows[0]["reason"]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_minister_file_that_somebody_changed_is_found_by_verify(
+    era: Era, landing: Path, tmp_path: Path
+) -> None:
+    """Exit 4 names the file."""
+    assert era("ingest", landing).returncode == 0
+    file = next((tmp_path / "ministers").glob("*/rules.json"))
+    file.write_bytes(file.read_bytes().replace(b'"rules"', b'"ruins"'))
+    done = era("verify")
+    assert done.returncode == 4, done.stdout
+    assert file.parent.name in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overrides", "said"),
+    [
+        (("ingest", "nowhere"), {}, "does not exist"),
+        (("search", "x"), {}, "era ingest"),
+        (("search", "x"), {"ERA_EMBEDDER": "nonsense"}, "ERA_EMBEDDER"),
+        (("status",), {"ERA_DATABASE_URL": "postgresql://u:pass-word@127.0.0.1:1/x"}, "127.0.0.1"),
+        (("ingest", "."), {"ERA_EMBEDDER": "local", "ERA_MODELS_DIR": "none"}, "era models fetch"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_a_remedy(
+    era: Era, arguments: tuple[str, ...], overrides: dict[str, str], said: str
+) -> None:
+    """Exit 1, no traceback, no secret."""
+    done = era(*arguments, **overrides)
+    assert done.returncode == 1, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "pass-word" not in done.stderr
+
+
+def test_help_suffices(era: Era) -> None:
+    """Every command and every setting is named."""
+    shown = era("--help").stdout
+    for name in ("ingest", "search", "status", "dev", "doctor", "verify", "db", "bench", "ERA_DATABASE_URL"):
+        assert name in shown
