@@ -104,8 +104,15 @@ def test_a_backend_is_found_again_by_the_name_of_its_model(models_dir: Path) -> 
 
 
 def test_the_limiter_is_bounded_by_setting_and_preset() -> None:
-    """Eight by default; the preset's bound at most; two for models in this process."""
-    assert build_limiter(_settings(embedder="openai")).state(0).limit == 8
-    wide = _settings(embedder="openai", embed_concurrency=500, preset="local")
+    """A fixed one allows what is set, the preset's bound at most; two for models in this process."""
+    assert build_limiter(_settings(embedder="openai", embed_controller="fixed")).state(0).limit == 8
+    wide = _settings(embedder="openai", embed_controller="fixed", embed_concurrency=500, preset="local")
     assert build_limiter(wide).state(0).limit == 16
     assert build_limiter(_settings(embedder="hashing")).state(0).limit == 2
+
+
+@pytest.mark.parametrize("controller", ["adaptive", "latency", "aimd", "fixed"])
+def test_each_controller_that_the_settings_name_can_be_built(controller: str) -> None:
+    """And lets a first request go."""
+    limiter = build_limiter(_settings(embedder="openai", embed_controller=controller))
+    assert limiter.gate(0.0, 10.0) == 0.0
