@@ -19,6 +19,12 @@ SURELY_BELOW: Final = 0.75
 """A refusal at less than this share of the cap cannot come from a cap."""
 
 
+CONTRADICTED: Final = 1.15
+"""Let in at so many times the load that was refused: it was no cap, but a quota that had run dry."""
+DISCREDITED_S: Final = 300.0
+"""For so long after that, refusals are taken for a quota at once, seconds."""
+
+
 class Doubt(StrEnum):
     """How far the test of a suspected cap has come."""
 
@@ -52,6 +58,8 @@ class Cap:
         self.doubt = Doubt.NONE
         self.refusal_s = REFUSAL_GUESS_S
         self.raising_by = 0
+        self.discredited_until = -math.inf
+        self._refused_load = math.inf
         self._set_at = -math.inf
         self._votes, self._votes_since = 0, 0.0
         self._deadline = 0.0
@@ -82,7 +90,7 @@ class Cap:
     def suspect(self, now: float, load: int, *, test: bool) -> None:
         """Take a refusal at ``load`` in flight for a cap; ``test`` it with one request first."""
         self.limit = max(1, load - 1)
-        self._set_at, self._votes, self._votes_since = now, 0, now
+        self._set_at, self._votes, self._votes_since, self._refused_load = now, 0, now, load
         self._raise_at, self._raise_wait_s, self._raise_step = now + RAISE_FIRST_S, RAISE_FIRST_S, 1
         self.raising_by = 0
         self.doubt = Doubt.WAITING if test else Doubt.NONE
@@ -98,7 +106,10 @@ class Cap:
             self.doubt = Doubt.READY
         if not self.is_suspected:
             return
-        if self.raising_by and flight.in_flight > self.limit:
+        if flight.in_flight > CONTRADICTED * self._refused_load + 2:
+            self.clear()
+            self.discredited_until = now + DISCREDITED_S
+        elif self.raising_by and flight.in_flight > self.limit:
             self.limit += self.raising_by
             self._raise_step, self._raise_wait_s = 2 * self._raise_step, RAISE_FIRST_S
             self.raising_by, self._raise_at = 0, now + latency_s
@@ -118,7 +129,7 @@ class Cap:
             self.clear()
             return False
         self.limit = max(1, flight.in_flight - 1)
-        self._set_at = now
+        self._set_at, self._refused_load = now, min(self._refused_load, flight.in_flight)
         return True
 
     def _refused_above(self, now: float, flight: Flight) -> None:

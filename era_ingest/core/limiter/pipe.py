@@ -181,18 +181,19 @@ class Pipe:
         self._cruise(now, None)
 
     def obey_ceiling(self, now: float, ceiling: float) -> None:
-        """Stay at or below ``ceiling`` from now on; a ramp that ran into it is over."""
+        """Stay at or below ``ceiling`` from now on; a ramp that ran into it is over, one that it held goes on."""
         if ceiling < self.target:
             self.target = max(1.0, ceiling)
             if self.mode in {Mode.OPENING, Mode.RAMP}:
                 self._cruise(now, None)
-        elif self.target >= self.ceiling - 1:
-            self.target = min(ceiling, float(self.bounds.most))
+        elif ceiling > self.ceiling and self.target >= self.ceiling - 1:
+            self.ceiling = ceiling
+            if ceiling < math.inf:
+                self.target = min(ceiling, float(self.bounds.most))
+            else:
+                self._before = None
+                self._ramp_to(now, self.target, 2 * self.target)
         self.ceiling = ceiling
-
-    def lift_ceiling(self) -> None:
-        """Forget the ceiling."""
-        self.ceiling = math.inf
 
     # ---- learning
 

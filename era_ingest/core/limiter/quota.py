@@ -23,8 +23,8 @@ PAIR_S: Final = 0.2
 """Headers closer in time than this tell only jitter about the refill, seconds."""
 TRUST_S: Final = 1.0
 """How long the drift is extrapolated after the last header, seconds."""
-SILENCE_S: Final = 5.0
-"""After so long without a header a bucket is assumed to have refilled by itself, seconds."""
+ASK_S: Final = 1.0
+"""After so long without a header, and two requests' refill, one request goes to ask, seconds."""
 STALE_S: Final = 60.0
 """After so long without a header or a request, one goes to ask, whatever the last header said, seconds."""
 CATCH_UP_S: Final = 0.05
@@ -178,19 +178,21 @@ class Quota:
     def _advance(self, now: float) -> None:
         """Let the mirror drift to ``now``; a window that ended is full again."""
         trusted = self._heard_at + TRUST_S
-        self.level += self._drift * max(0.0, min(now, trusted) - min(self._at, trusted))
+        drifted = self.level + self._drift * max(0.0, min(now, trusted) - min(self._at, trusted))
+        self.level = max(drifted, min(self.level, 0.0))
         self._at = now
         if self.is_window and now > self._ends_at:
             self.level, self._next_at = self.limit, now
             self._ends_at = now + self._width_s
-        elif not self.is_window and now > self._heard_at + SILENCE_S:
-            self.level = max(self.level, self.refill * (now - self._heard_at))
         self.level = min(self.level, self.limit)
 
     def _wait_for(self, now: float, cost: float) -> float:
         if self.is_window:
             return max(self._ends_at - now, 0.0) + 0.02
-        return clamp((cost - self.level) / self.refill, 0.01, 1.0) if self.refill > 0 else 1.0
+        if self.refill <= 0:
+            return ASK_S
+        silent_until = max(self._heard_at, self._sent_at) + max(ASK_S, 2 * cost / self.refill)
+        return max(0.0, min(clamp((cost - self.level) / self.refill, 0.01, 1.0), silent_until - now))
 
 
 def _figures(unit: Unit, hints: ServerHints) -> tuple[float | None, float | None, float | None]:

@@ -47,6 +47,8 @@ SLACK: Final = 0.05
 """Relative error of the model that is no surprise."""
 FALL: Final = 0.7
 """What is left of the estimate when the limit has fallen."""
+FRESH_S: Final = 10.0
+"""A first refusal older than this is no anchor: the bucket may have been full since, seconds."""
 SHRINK: Final = 0.85
 """What is left of a guess that is refused before it measured anything."""
 GUESS_GAIN: Final = 0.1
@@ -293,18 +295,19 @@ class Rate:
         return level > self._mean * BEYOND * (1 + self._books.size_spread) + SLACK * used
 
     def _start(self, now: float, mark: Mark, whole: Epoch) -> None:
-        if whole.requests >= FEW:
+        if whole.requests >= FEW and whole.span_s <= FRESH_S:
             self._measured = whole.requests
             self.estimate = whole.rate(self.unit)
             self._learn_burst()
             self._probe(2 / whole.requests)
             return
         guess = 0.9 * self._books.recent_rate(now, self.unit, more_s=0.5)
-        if whole.requests:
+        if whole.requests and whole.span_s <= FRESH_S:
             guess = min(guess, whole.rate(self.unit) * (1 + 2 / whole.requests))
         anchor = self._anchor
         self._guess(now, mark, guess)
-        self._anchor = anchor
+        if whole.span_s <= FRESH_S:
+            self._anchor = anchor
 
     def _guess(self, now: float, mark: Mark, estimate: float) -> None:
         """Pace at a guess; not so fast that many are refused before the first refusal is heard."""

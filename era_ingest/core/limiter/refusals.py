@@ -133,7 +133,7 @@ class Refusals:
         if self.cap.is_suspected:
             return self.cap.on_refused(now, flight)
         self.rate.note_first(mark)
-        if flight.in_flight <= 1:
+        if flight.in_flight <= 1 or now < self.cap.discredited_until:
             return False
         self.cap.suspect(now, flight.in_flight, test=retry_after_s is None)
         return True
