@@ -132,11 +132,11 @@ def test_a_minister_file_that_somebody_changed_is_found_by_verify(
         (("search", "x"), {}, "era ingest"),
         (("search", "x"), {"ERA_EMBEDDER": "nonsense"}, "ERA_EMBEDDER"),
         (("status",), {"ERA_DATABASE_URL": "postgresql://u:pass-word@127.0.0.1:1/x"}, "127.0.0.1"),
-        (("ingest", "."), {"ERA_EMBEDDER": "local", "ERA_MODELS_DIR": "none"}, "era models fetch"),
+        (("ingest", SAMPLES), {"ERA_EMBEDDER": "local", "ERA_MODELS_DIR": "none"}, "era models fetch"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_a_remedy(
-    era: Era, arguments: tuple[str, ...], overrides: dict[str, str], said: str
+    era: Era, arguments: tuple[object, ...], overrides: dict[str, str], said: str
 ) -> None:
     """Exit 1, no traceback, no secret."""
     done = era(*arguments, **overrides)

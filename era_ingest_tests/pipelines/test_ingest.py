@@ -279,7 +279,7 @@ async def test_a_new_model_takes_over_in_one_step(tmp_path: Path, database_url: 
 async def test_over_the_network_each_distinct_text_is_sent_once(
     tmp_path: Path, database_url: str, landing: Path, backend: str
 ) -> None:
-    """A real HTTP server counts the distinct texts, in batches over all books, and nothing the second time."""
+    """A real HTTP server counts each distinct text once, in batches over all books; then nothing."""
     async with EmbeddingServer(ServerOptions()) as server:
         settings = _settings(
             tmp_path,
