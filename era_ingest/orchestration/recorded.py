@@ -15,7 +15,6 @@ from era_ingest.orchestration.jobs import (
     MINISTERS_JOB,
     domains_config,
     ingest_job,
-    ministers_job,
 )
 from era_ingest.orchestration.partitions import BOOKS, DOMAINS, PARTITION_TAG, register, unregister
 
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from era_ingest.orchestration.local_run import LocalWork
     from era_ingest.settings import Settings
 
+_MINISTERS_JOB = dg.define_asset_job(
+    MINISTERS_JOB, selection=dg.AssetSelection.assets("minister_files", "domain_index").without_checks()
+)
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 LAUNCHED_BY = {"era/launched_by": "era ingest"}
 
@@ -37,7 +39,7 @@ def record_runs(settings: Settings, work: LocalWork) -> tuple[str, ...]:
     """
     definitions = dg.Definitions(
         assets=[load_books, minister_files, domain_index],
-        jobs=[ingest_job, ministers_job],
+        jobs=[ingest_job, _MINISTERS_JOB],
         resources={"era": work},
         executor=dg.in_process_executor,
     )
@@ -89,7 +91,8 @@ def _execute(
     A step that fails for what the work itself says (``dg.Failure``) is told by the outcome.
 
     Raises:
-        PermanentError: A check found wrong rows or files, or Dagster itself failed.
+        PermanentError: A check found wrong rows, or Dagster itself failed.
+        KeyboardInterrupt: Ctrl-C, which Dagster took for the run's end.
     """
     result = job.execute_in_process(
         instance=instance,
@@ -101,6 +104,8 @@ def _execute(
     for event in result.all_events:
         failure = event.step_failure_data if event.is_step_failure else None
         if failure is not None and failure.user_failure_data is None:
+            if failure.error and failure.error.cls_name == "DagsterExecutionInterruptedError":
+                raise KeyboardInterrupt
             reason = failure.error.message.strip() if failure.error else "no reason given"
             raise PermanentError(f"The Dagster run {result.run_id} failed: {reason}. See it in `era dev`.")
     return result.run_id
