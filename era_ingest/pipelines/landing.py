@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from era_ingest.core.names import show_name
 from era_ingest.errors import ConfigurationError
 from era_ingest.pipelines.formats import known_formats
-from era_ingest.store import catalogue, landing, quarantine, sources
+from era_ingest.store import landing, quarantine, sources
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -34,25 +33,6 @@ class Arrivals:
 
     sources: tuple[BookSource, ...]
     removed: tuple[str, ...] = ()
-    defects: tuple[Defect, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LandingDelta:
-    """What there is to do in a landing folder.
-
-    Attributes:
-        new: Books that were never dealt with.
-        changed: Books that differ from what was dealt with.
-        removed: Slugs of books that are gone.
-        waiting: Slugs of books that changed a moment ago and may be still being written.
-        defects: What looks like a book and cannot be one; it stands in the quarantine.
-    """
-
-    new: tuple[BookSource, ...] = ()
-    changed: tuple[BookSource, ...] = ()
-    removed: tuple[str, ...] = ()
-    waiting: tuple[str, ...] = ()
     defects: tuple[Defect, ...] = ()
 
 
@@ -81,30 +61,6 @@ async def resolve_paths(services: Services, paths: Sequence[Path], *, run_id: st
         and landing.is_gone(_path_of(state), shown_roots[state.root])
     ]
     return Arrivals(scan.sources, tuple(removed), scan.defects)
-
-
-async def scan_landing(
-    services: Services, roots: Sequence[Path], *, settle_s: float, now: float
-) -> LandingDelta:
-    """Return the books of landing folders that no ingestion has dealt with as they are now.
-
-    Two system calls a book and one query; no file is read. A folder that does not exist yet is empty.
-
-    Args:
-        services: Open services.
-        roots: Landing folders.
-        settle_s: How long a book must not have changed, seconds.
-        now: Seconds since 1970.
-    """
-    there = [root for root in roots if root.exists()]
-    scan = await asyncio.to_thread(landing.scan_all, there, known_formats())
-    async with services.database.connection() as conn:
-        due = await catalogue.refresh(conn, scan, datetime.fromtimestamp(now, UTC), settle_s)
-        for root in there:
-            shown = show_name(str(root.absolute()))
-            inside = [defect for defect in scan.defects if defect.file.startswith(shown)]
-            await quarantine.replace_landing_defects(conn, shown, inside)
-    return LandingDelta(due.new, due.changed, due.removed, due.waiting, scan.defects)
 
 
 async def sources_for(services: Services, slugs: Collection[str]) -> dict[str, BookSource]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random  # noqa: TC003 - Hypothesis reads the annotations
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +14,9 @@ BOOKS = st.lists(st.lists(HASHES, max_size=8), min_size=1, max_size=6)
 
 
 @given(BOOKS, st.sets(HASHES), st.sets(HASHES), st.randoms(use_true_random=False))
-def test_each_text_once_each_book_once(books, known, refused, rng) -> None:
+def test_each_text_once_each_book_once(
+    books: list[list[bytes]], known: set[bytes], refused: set[bytes], rng: Random
+) -> None:
     """Whatever the order in which texts settle, no text is asked for twice and every book gets ready once."""
     refused = refused - known
     ledger = TextLedger()

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
     import pytest
-    from era_ingest.clients.feed import TextItem
     from numpy.typing import NDArray
 
+    from era_ingest.clients.feed import TextItem
     from era_ingest.core.ledger import TextCounts
 
 
