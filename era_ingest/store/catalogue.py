@@ -1,8 +1,8 @@
-"""The sensor's memory of the landing folder: what it saw, since when, and what a run was asked for.
+"""The sensor's memory of the landing folder: what it saw, since when, and what was dealt with.
 
 A book is identified by the fingerprint of its files (path, size, times, inode), and one that is gone by the
 empty fingerprint, so that new, changed and removed books follow one rule: when a fingerprint has stood for
-``settle_s`` seconds and is not the one that a run was asked for, a run is due. Nothing of a book is read,
+``settle_s`` seconds and is not the one that was dealt with, a run is due. Nothing of a book is read,
 and only differences are written.
 """
 
@@ -12,7 +12,6 @@ import asyncio
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from era_ingest.store.landing import is_gone
@@ -38,8 +37,8 @@ class LandingDelta:
     """For which books a run is due.
 
     Attributes:
-        new: Books that no run was asked for yet.
-        changed: Books whose files differ from those of the last run that was asked for.
+        new: Books that were never dealt with.
+        changed: Books whose files differ from those that were dealt with.
         removed: Slugs of books that are gone.
         waiting: Slugs of books that changed less than ``settle_s`` ago.
     """
@@ -107,38 +106,6 @@ async def refresh(
     return LandingDelta(tuple(new), tuple(changed), tuple(removed), tuple(waiting + vanishing))
 
 
-async def take(
-    conn: AsyncConnection[Any], sources: Collection[BookSource], removed: Collection[str], now: datetime
-) -> str:
-    """Note that a run was asked for, and return its run key.
-
-    The key comes from the books' fingerprints and from how often each was tried with it: a second try of
-    the same files is another key, and asking for the same run twice is not.
-
-    Args:
-        conn: A connection; the caller commits.
-        sources: Books to load; they need not be in the catalogue.
-        removed: Slugs of books to remove.
-        now: The present.
-    """
-    await conn.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
-    await _store(conn, [(source, source.fingerprint) for source in sources], now)
-    cursor = await conn.execute(
-        """
-        update era.landing_files set
-            attempts = attempts + (taken_fingerprint is distinct from fingerprint)::int,
-            taken_fingerprint = fingerprint, taken_at = %s
-        where slug = any(%s) or (slug = any(%s) and fingerprint = '')
-        returning slug, fingerprint, attempts
-        """,
-        (now, [source.slug for source in sources], list(removed)),
-    )
-    digest = blake2b(digest_size=16)
-    for slug, fingerprint, attempts in sorted(await cursor.fetchall()):
-        digest.update(f"{slug}\0{fingerprint}\0{attempts}\0".encode())
-    return digest.hexdigest()
-
-
 async def mark_done(
     conn: AsyncConnection[Any], sources: Collection[BookSource], removed: Collection[str], now: datetime
 ) -> None:
@@ -164,27 +131,12 @@ async def mark_done(
     await forget(conn, removed)
 
 
-async def release(conn: AsyncConnection[Any], slugs: Collection[str]) -> None:
-    """Let books be due again, after their run failed."""
-    await conn.execute(
-        "update era.landing_files set taken_fingerprint = null where slug = any(%s)", (list(slugs),)
-    )
-
-
 async def forget(conn: AsyncConnection[Any], slugs: Collection[str]) -> int:
     """Drop books that are gone from the catalogue, after their removal; return how many were dropped."""
     cursor = await conn.execute(
         "delete from era.landing_files where slug = any(%s) and fingerprint = ''", (list(slugs),)
     )
     return cursor.rowcount
-
-
-async def attempts(conn: AsyncConnection[Any], slugs: Collection[str]) -> dict[str, int]:
-    """Return how many runs were asked for with each book's present fingerprint."""
-    cursor = await conn.execute(
-        "select slug, attempts from era.landing_files where slug = any(%s)", (list(slugs),)
-    )
-    return {str(slug): int(count) for slug, count in await cursor.fetchall()}
 
 
 async def _load(conn: AsyncConnection[Any], settled_since: datetime) -> dict[str, _Known]:
@@ -208,7 +160,7 @@ async def _store(conn: AsyncConnection[Any], seen: Sequence[tuple[BookSource, st
                  as s (slug, name, root, path, fingerprint)
             on conflict (slug) do update set
                 name = excluded.name, root = excluded.root, path = excluded.path,
-                fingerprint = excluded.fingerprint, since = excluded.since, attempts = 0
+                fingerprint = excluded.fingerprint, since = excluded.since
             where f.fingerprint <> excluded.fingerprint
             """,
             (
@@ -241,7 +193,7 @@ async def _missing(
     absent = await asyncio.to_thread(_absent, places, gone)
     fresh = [slug for slug in absent if unseen[slug].fingerprint != GONE]
     await conn.execute(
-        "update era.landing_files set fingerprint = '', since = %s, attempts = 0 where slug = any(%s)",
+        "update era.landing_files set fingerprint = '', since = %s where slug = any(%s)",
         (now, fresh),
     )
     settled = [

@@ -84,7 +84,7 @@ def test_a_request_that_makes_no_sense_is_refused(loaded: None) -> None:
         {"query": [float(np.nan)] * 768},
     ):
         with pytest.raises(PermanentError):
-            search.semantic_similarity_lookup(**arguments)  # type: ignore[arg-type]
+            search.semantic_similarity_lookup(**arguments)
     with pytest.raises(InvalidNameError):
         search.semantic_similarity_lookup("x", domain="all")
     assert search.semantic_similarity_lookup("x", domain="no such domain'; drop table era.models; --") == []

@@ -42,10 +42,10 @@ class Landing:
                 conn, LandingScan(tuple(sources), ()), self.now, settle_s, gone=self._is_gone
             )
 
-    async def take(self, delta: catalogue.LandingDelta) -> str:
-        """Ask for a run."""
+    async def take(self, delta: catalogue.LandingDelta) -> None:
+        """Deal with what is due, as a run does."""
         async with self.store.database.connection() as conn:
-            return await catalogue.take(conn, delta.arrived, delta.removed, self.now)
+            await catalogue.mark_done(conn, delta.arrived, delta.removed, self.now)
 
     def _is_gone(self, path: str, root: str) -> bool:
         assert root == "/landing"
@@ -102,7 +102,7 @@ async def test_removed_book_is_due_for_removal(store: Store) -> None:
     await landing.take(delta)
     assert not await landing.scan(_source("b"), after_s=5)
     async with store.database.connection() as conn:
-        assert await catalogue.forget(conn, ["a", "b"]) == 1
+        assert await catalogue.forget(conn, ["a", "b"]) == 0, "forgotten with its removal; the other is there"
 
 
 async def test_book_out_of_sight_is_not_removed(store: Store) -> None:
@@ -130,21 +130,6 @@ async def test_book_that_was_never_taken_goes_quietly(store: Store) -> None:
     await landing.scan()
     assert not await landing.scan(after_s=5)
     assert await store.value("select count(*) from era.landing_files") == 0
-
-
-async def test_run_key_tells_tries_apart(store: Store) -> None:
-    """Asking twice for the same gives one key; another try of the same files gives another."""
-    landing = Landing(store)
-    delta = await landing.scan(_source("a"), _source("b"), settle_s=0)
-    first = await landing.take(delta)
-    assert await landing.take(delta) == first
-    async with store.database.connection() as conn:
-        await catalogue.release(conn, ["a"])
-    again = await landing.scan(_source("a"), _source("b"), settle_s=0)
-    assert _names(again.new) == ["a"]
-    assert await landing.take(again) != first
-    async with store.database.connection() as conn:
-        assert await catalogue.attempts(conn, ["a", "b"]) == {"a": 2, "b": 1}
 
 
 async def test_book_that_a_command_loaded_is_not_due(store: Store) -> None:

@@ -106,13 +106,11 @@ create table era.landing_files (
     fingerprint       text not null,
     since             timestamptz not null,
     taken_fingerprint text,
-    taken_at          timestamptz,
-    attempts          integer not null default 0
+    taken_at          timestamptz
 );
 comment on table era.landing_files is
     'What the sensor saw in the landing folder; fingerprint '''' stands for a book that is gone.';
 comment on column era.landing_files.path is 'As bytes, since file names need not be text; root likewise.';
-comment on column era.landing_files.attempts is 'Runs that were asked for with this fingerprint.';
 
 -- What readers see of an installation without a model; era_ingest.store.models replaces both.
 create view era.doctrine_embeddings_all as
