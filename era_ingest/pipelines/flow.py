@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from era_ingest.clients.feed import TextItem
 from era_ingest.core.ledger import TextLedger
 from era_ingest.errors import EraError
+from era_ingest.pipelines.groups import first_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
@@ -139,7 +140,7 @@ class IngestFlow:
                 group.create_task(self._embed())
                 group.create_task(self._load())
         except* EraError as errors:
-            self._stopped = self._stopped or _first(errors)
+            self._stopped = self._stopped or first_error(errors)
         return self._stopped
 
     async def _read(self, books: AsyncIterator[ChunkedBook]) -> None:
@@ -229,9 +230,3 @@ class IngestFlow:
             book = self._books.pop(slug)
             await self._steps.load(book, self._ledger.close(slug))
             await self._gauge.give(book.chunk_count)
-
-
-def _first(errors: ExceptionGroup[EraError]) -> EraError:
-    """Return the first error of a group, however deep."""
-    first = errors.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first

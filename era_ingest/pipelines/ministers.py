@@ -7,16 +7,17 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from era_ingest.errors import EraError
+from era_ingest.pipelines.groups import first_error
 from era_ingest.pipelines.retrying import retry_transient
 from era_ingest.store import ministers
 from era_ingest.store.domains import domain_states
 from era_ingest.store.minister_files import FileChanges, folders
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
-    from era_ingest.core.minister import DomainStatistics
     from era_ingest.pipelines.services import Services
     from era_ingest.store.ministers import PublishedDomain
 
@@ -79,11 +80,10 @@ async def build_ministers(services: Services, domains: Collection[str] | None = 
     root = services.settings.ministers_dir
     report = MinistersReport()
     names = await stale_ministers(services) if domains is None else sorted(set(domains))
-    for name in names:
-        published = await retry_transient(lambda name=name: _publish(services, root, name))  # type: ignore[misc]
-        report.published[name] = published
+    report.published = await _publish_all(services, root, names)
+    for name, published in report.published.items():
         report.changes += published.changes
-        if not _has_entries(published.statistics):
+        if published.statistics.total_entries == 0:
             report.removed.append(name)
     if names:
         report.changes += await retry_transient(lambda: _publish_combined(services, root))
@@ -91,8 +91,27 @@ async def build_ministers(services: Services, domains: Collection[str] | None = 
     return report
 
 
-def _has_entries(statistics: DomainStatistics) -> bool:
-    return statistics.total_entries > 0
+async def _publish_all(services: Services, root: Path, names: Sequence[str]) -> dict[str, PublishedDomain]:
+    turn = asyncio.Semaphore(max(1, services.settings.bounds.pool_connections - 1))
+    failed: EraError | None = None
+    tasks: dict[str, asyncio.Task[PublishedDomain]] = {}
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                tasks[name] = group.create_task(_publish_in_turn(services, root, name, turn))
+    except* EraError as errors:
+        failed = first_error(errors)
+    if failed is not None:
+        raise failed
+    return {name: task.result() for name, task in tasks.items()}
+
+
+async def _publish_in_turn(
+    services: Services, root: Path, domain: str, turn: asyncio.Semaphore
+) -> PublishedDomain:
+    """Publish a domain when there is a connection to spare: most of it is waiting for the disk."""
+    async with turn:
+        return await retry_transient(lambda: _publish(services, root, domain))
 
 
 async def _publish(services: Services, root: Path, domain: str) -> PublishedDomain:
