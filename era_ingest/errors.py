@@ -170,7 +170,19 @@ class OutcomeUnknownError(EraError):
 
 
 class BudgetExceededError(EraError):
-    """A limit on tokens or money that the user set is reached; everything done so far is kept."""
+    """A limit on tokens or money that the user set is reached; everything done so far is kept.
+
+    Args:
+        message: The bound, what was spent, and what to do.
+        bound_tokens: Tokens that the run might spend.
+        spent_tokens: Tokens that it spent.
+    """
+
+    bound_tokens: float
+    spent_tokens: float
+
+    def __init__(self, message: str, *, bound_tokens: float, spent_tokens: float) -> None:
+        super().__init__(message, bound_tokens=bound_tokens, spent_tokens=spent_tokens)
 
 
 class ConfigurationError(EraError):

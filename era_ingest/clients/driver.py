@@ -11,6 +11,7 @@ slow writer holds back new batches, and so the source.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from dataclasses import dataclass, field
@@ -19,12 +20,15 @@ from typing import TYPE_CHECKING
 from era_ingest.clients.committer import Committer
 from era_ingest.clients.exchange import Exchange
 from era_ingest.clients.feed import LINGER_S, BatchFeed, TextItem
+from era_ingest.clients.purse import Purse
 from era_ingest.clients.run import EmbeddingRun
 from era_ingest.clients.stats import EmbeddingStats
 from era_ingest.clients.turnstile import Turnstile
 from era_ingest.core.batching import BatchLimits, LimitLearner
+from era_ingest.core.budget import FIRST_CAUTION, TokenBudget
 from era_ingest.core.retry import Backoff
 from era_ingest.core.tokens import TokenEstimator
+from era_ingest.errors import BudgetExceededError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable
@@ -46,12 +50,19 @@ class ClientOptions:
         slack_batches: Batches that may wait to be repeated or committed while new ones are sent, >= 1.
         linger_s: How long a batch that is not full waits for more texts, seconds.
         backoff: Delays between repeats of a failed request.
+        max_tokens: Tokens that the client may spend in all, > 0; infinite: no bound.
     """
 
     retry_budget_s: float = 900.0
     slack_batches: int = 16
     linger_s: float = LINGER_S
     backoff: Backoff = field(default_factory=Backoff)
+    max_tokens: float = math.inf
+
+    @classmethod
+    def of(cls, settings: Settings) -> ClientOptions:
+        """Return the options that the settings ask for."""
+        return cls(settings.embed_retry_budget_s, max_tokens=settings.max_tokens)
 
 
 class EmbeddingClient:
@@ -79,13 +90,14 @@ class EmbeddingClient:
         rng: random.Random | None = None,
     ) -> None:
         if options is None:
-            options = ClientOptions(settings.embed_retry_budget_s) if settings else ClientOptions()
+            options = ClientOptions.of(settings) if settings else ClientOptions()
         self.embedder = embedder
         self._limiter = limiter
         self._options = options
         self._clock = clock
         self._sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+        self._budget = TokenBudget(options.max_tokens)
         self.stats = EmbeddingStats()
 
     @property
@@ -108,18 +120,22 @@ class EmbeddingClient:
         Raises:
             ConfigurationError: A person must mend something (key, quota, model, server). Requests in flight
                 are finished and committed first.
+            BudgetExceededError: Going on would spend more than ``max_tokens``; likewise.
             TransientError: The server was away for longer than the budget; likewise.
             BaseException: What ``texts``, ``commit`` or ``refuse`` raise, and cancellation: requests in
                 flight are given up, and what is finished is committed, unless committing is what failed.
         """
         limits = BatchLimits(
-            self.embedder.max_batch_texts, self.embedder.max_batch_bytes, self.embedder.max_batch_tokens
+            self.embedder.max_batch_texts,
+            self.embedder.max_batch_bytes,
+            min(self.embedder.max_batch_tokens, self._options.max_tokens / FIRST_CAUTION),
         )
         estimator = TokenEstimator()
         turnstile = Turnstile(self._limiter, clock=self._clock, sleep=self._sleep)
         exchange = Exchange(
             self.embedder,
             turnstile,
+            Purse(self._budget),
             estimator,
             self.stats,
             clock=self._clock,
@@ -137,5 +153,14 @@ class EmbeddingClient:
             slack_batches=self._options.slack_batches,
             clock=self._clock,
         )
-        await run.run()
+        try:
+            await run.run()
+        except BudgetExceededError as error:
+            raise BudgetExceededError(
+                f"{error.message} {self.stats.texts:,} texts were embedded and are kept. Raise "
+                "ERA_EMBED_MAX_TOKENS or ERA_EMBED_MAX_COST, or run again as it is: texts that are done are "
+                "not paid for again.",
+                bound_tokens=error.bound_tokens,
+                spent_tokens=error.spent_tokens,
+            ) from error
         return self.stats

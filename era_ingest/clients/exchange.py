@@ -21,6 +21,7 @@ from era_ingest.errors import (
     EraError,
     PermanentError,
     RateLimitedError,
+    ResponseMismatchError,
     TransientError,
     UpstreamTimeoutError,
     UpstreamUnavailableError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from era_ingest.clients.backend import Embedder, Reply
     from era_ingest.clients.feed import TextItem
+    from era_ingest.clients.purse import Purse
     from era_ingest.clients.turnstile import Admission, Turnstile
     from era_ingest.core.batching import Batch
     from era_ingest.core.tokens import TokenEstimator
@@ -59,6 +61,7 @@ class Exchange:
     Args:
         embedder: The backend.
         turnstile: Gives leave to send.
+        purse: Gives leave to spend.
         estimator: Corrects its estimates by what the server counts.
         stats: Counts.
         clock: Seconds on a monotonic clock.
@@ -71,6 +74,7 @@ class Exchange:
         self,
         embedder: Embedder,
         turnstile: Turnstile,
+        purse: Purse,
         estimator: TokenEstimator,
         stats: EmbeddingStats,
         *,
@@ -81,6 +85,8 @@ class Exchange:
     ) -> None:
         self._embedder = embedder
         self._turnstile = turnstile
+        self._purse = purse
+        self._set_aside: dict[Admission, float] = {}
         self._estimator = estimator
         self._stats = stats
         self._clock = clock
@@ -103,6 +109,29 @@ class Exchange:
         for task in self._waiting:
             task.cancel()
 
+    async def admit(self, batch: Batch[TextItem]) -> Admission:
+        """Wait for leave to spend a batch's tokens and to send it.
+
+        Raises:
+            BudgetExceededError: The tokens of the run do not suffice for it.
+        """
+        amount = await self._purse.take(batch.tokens)
+        try:
+            admission = await self._turnstile.enter(batch.tokens)
+        except asyncio.CancelledError:
+            self._purse.settle(amount, estimated=0.0)
+            raise
+        self._set_aside[admission] = amount
+        return admission
+
+    def withdraw(self, admission: Admission, estimated: float = 0.0) -> None:
+        """Give back leave to send; a request whose outcome will never be known cost its estimate."""
+        self._turnstile.cancel(admission)
+        self._settle(admission, estimated)
+
+    def _settle(self, admission: Admission, estimated: float, counted: float | None = None) -> None:
+        self._purse.settle(self._set_aside.pop(admission), estimated=estimated, counted=counted)
+
     async def ask(self, batch: Batch[TextItem], admission: Admission | None = None) -> Answer | EraError:
         """Send a batch until it is answered with anything but "slow down".
 
@@ -115,13 +144,14 @@ class Exchange:
 
         Raises:
             ConfigurationError: A person must mend something.
+            BudgetExceededError: The tokens of the run do not suffice to send it again.
             TransientError: Nothing was answered for as long as the budget allows.
         """
         refusals = 0
         while True:
             if admission is None:
                 with self._waits():
-                    admission = await self._turnstile.enter(batch.tokens)
+                    admission = await self.admit(batch)
                 self._stats.retries += 1
             outcome = await self._send(batch, admission)
             if not isinstance(outcome, RateLimitedError):
@@ -159,18 +189,21 @@ class Exchange:
         except ConfigurationError:
             settled = True
             self._turnstile.fail(admission, FailureKind.REJECTED)
+            self._settle(admission, 0.0)
             raise
         except (TransientError, PermanentError) as error:
             settled = True
+            self._settle(admission, batch.tokens if may_cost(error) else 0.0)
             self._note_failure(admission, error)
             return error
         finally:
             if not settled:
-                self._turnstile.cancel(admission)
+                self.withdraw(admission, batch.tokens)
 
     def _note_success(self, batch: Batch[TextItem], admission: Admission, reply: Reply) -> Answer:
         cost = None if reply.tokens is None else float(reply.tokens)
         latency_s = self._turnstile.succeed(admission, reply.hints, cost)
+        self._settle(admission, batch.tokens, cost)
         sent_s = admission.sent_at - self._started
         self._stats.samples.add(LatencySample(sent_s, latency_s, admission.in_flight, admission.limit))
         if reply.tokens is not None:
@@ -212,6 +245,11 @@ def classify(error: EraError) -> FailureKind:
     if isinstance(error, TransientError):
         return FailureKind.SERVER_ERROR
     return FailureKind.REJECTED
+
+
+def may_cost(error: EraError) -> bool:
+    """Say whether a failed request may have been worked on, and so be charged; refusals are not."""
+    return isinstance(error, UpstreamTimeoutError | ResponseMismatchError)
 
 
 def hints_of(error: EraError) -> ServerHints:

@@ -1,9 +1,9 @@
 """One run of the client: the tasks between the source and the writer, and how they end.
 
 Three ways to end. *The source is dry*: the last batches are delivered and committed. *The server stops us* (a
-wrong key, no quota, away for too long): nothing new is sent, requests in flight are finished and committed,
-then the error is raised. *Cancellation, or an error of the source or the writer*: requests in flight are
-given up, and what is finished is committed.
+wrong key, no quota, away for too long), or the budget does: nothing new is sent, requests in flight are
+finished and committed, then the error is raised. *Cancellation, or an error of the source or the writer*:
+requests in flight are given up, and what is finished is committed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from era_ingest.clients.delivery import Delivery, ServerCheck
-from era_ingest.errors import EraError
+from era_ingest.errors import BudgetExceededError, EraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,11 +98,13 @@ class EmbeddingRun:
         try:
             while (batch := await self._feed.next_batch()) is not None:
                 await self._room()
-                admission = await self._turnstile.enter(batch.tokens)
+                admission = await self._exchange.admit(batch)
                 self._deliveries += 1
                 self._unsent.add(admission)
                 task = group.create_task(self._deliver(batch, admission))
                 task.add_done_callback(partial(self._delivered, admission))
+        except BudgetExceededError as error:
+            self._stop(error)
         finally:
             self._pumping = False
             self._end_if_done()
@@ -127,7 +129,7 @@ class EmbeddingRun:
         """Make room; a task that was cancelled before it began has not told the limiter."""
         if admission in self._unsent:
             self._unsent.discard(admission)
-            self._turnstile.cancel(admission)
+            self._exchange.withdraw(admission)
         self._deliveries -= 1
         self._feed.restrict(self._learner.limits)
         self._changed.set()
