@@ -12,8 +12,9 @@ class TokenBudget:
     """Promises tokens to requests, so that ``spent + promised <= bound`` holds at any time.
 
     A request is promised ``caution`` times its estimate, where ``caution`` is the greatest ratio of counted to
-    estimated tokens of any reply so far, at least 1 (``FIRST_CAUTION`` before the server counted anything). So the bound
-    is crossed only by a server that counts more than ever before, and then by the excess of what is in flight.
+    estimated tokens of any reply so far, at least 1 (``FIRST_CAUTION`` before the server counted anything).
+    So the bound is crossed only by a server that counts more than ever before, and then by the excess of what
+    is in flight.
 
     Args:
         bound: Tokens that may be spent, > 0; infinite: there is no bound.
