@@ -35,7 +35,9 @@ def named(name: str) -> Family:
 
 
 def shortened(family: Family) -> Family:
-    """Return the family with runs of two minutes at most, where nothing is timed late."""
+    """Return the family with runs of two minutes at most, where nothing happens late and learning is quick."""
+    if "window" in family.name or "no headers" in family.name:
+        return family
 
     def draw(rng: Random) -> Scenario:
         scenario = family.draw(rng)
@@ -47,7 +49,7 @@ def shortened(family: Family) -> Family:
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_no_family_is_starved_or_pestered(family: Family) -> None:
-    """One server of each row, two minutes: nine tenths of what is possible, few refusals."""
+    """One server of each row, mostly two minutes: nine tenths of what is possible, few refusals."""
     (outcome,) = run_family(shortened(family), ADAPTIVE, [SEED])
     assert outcome.goodput >= min(0.88, family.bar.goodput - 0.03)
     assert outcome.refused <= 0.08

@@ -184,7 +184,7 @@ def with_headers(clients: int) -> Callable[[Random], Scenario]:
                 spread=spread,
             )
         rate = _between(rng, 10, 60)
-        burst = rate * rng.choice((2.0, 10.0, 60.0))
+        burst = rate * rng.choice((60.0,) if clients > 1 else (2.0, 10.0, 60.0))
         return _behind_limit(
             rng,
             f"bucket {unit}",

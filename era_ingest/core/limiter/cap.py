@@ -11,7 +11,8 @@ from era_ingest.core.limiter.flight import REFUSAL_GUESS_S
 if TYPE_CHECKING:
     from era_ingest.core.limiter.flight import Flight
 
-RAISE_FIRST_S: Final = 15.0
+RAISE_FIRST_S: Final = 5.0
+RAISE_SHARE: Final = 1 / 16
 RAISE_MOST_S: Final = 120.0
 VOTES: Final = 3
 VOTES_WITHIN_S: Final = 60.0
@@ -91,7 +92,8 @@ class Cap:
         """Take a refusal at ``load`` in flight for a cap; ``test`` it with one request first."""
         self.limit = max(1, load - 1)
         self._set_at, self._votes, self._votes_since, self._refused_load = now, 0, now, load
-        self._raise_at, self._raise_wait_s, self._raise_step = now + RAISE_FIRST_S, RAISE_FIRST_S, 1
+        self._raise_at, self._raise_wait_s = now + RAISE_FIRST_S, RAISE_FIRST_S
+        self._raise_step = self._first_step()
         self.raising_by = 0
         self.doubt = Doubt.WAITING if test else Doubt.NONE
 
@@ -134,11 +136,14 @@ class Cap:
 
     def _refused_above(self, now: float, flight: Flight) -> None:
         if self.raising_by:
-            self.raising_by, self._raise_step = 0, 1
+            self.raising_by, self._raise_step = 0, self._first_step()
             self._raise_wait_s = min(RAISE_MOST_S, 2 * self._raise_wait_s)
         elif flight.sent_at <= self._set_at:
             self.limit = max(1, min(self.limit, flight.in_flight - 1))
         self._raise_at = now + self._raise_wait_s
+
+    def _first_step(self) -> int:
+        return max(1, int(RAISE_SHARE * self.limit))
 
     def clear(self) -> None:
         """Believe in no cap."""

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 FRONT: Final = 8.0
 """A window is spent at this multiple of the even pace, falling as it empties."""
+AHEAD: Final = 2.0
+"""Latencies by which others' use is anticipated: headers are that old."""
 SHARED_RESERVE: Final = 0.1
 ALONE_RESERVE: Final = 0.04
 """Share of a bucket at which a client settles: when others use it too, and when not."""
@@ -51,7 +53,8 @@ class Quota:
     """Mirrors one ``x-ratelimit-*`` dimension and spends in proportion to what is left.
 
     Formula. ``level = remaining - own sends since + drift``, where drift (refill less other clients' use) is
-    learned from pairs of headers. A window (its end stays where it is) is spent at ``8 * level / time left``;
+    learned from pairs of headers. A window (its end stays where it is) is spent at ``8 * level / time left``,
+    at most a third of the level a latency;
     a bucket refills at ``r = (limit - remaining) / reset`` and is spent at ``r * level / reserve`` with
     ``reserve = max(10 % of the limit, 3 r latency, two requests)``, at most half the limit. The level is thus
     a price that every client reads alike: shares come out equal without a word, and the bucket never runs
@@ -83,6 +86,7 @@ class Quota:
         self._own = 0.0
         self._last: Reading | None = None
         self._pair: Reading | None = None
+        self._pairs = 0
 
     @property
     def is_known(self) -> bool:
@@ -107,15 +111,18 @@ class Quota:
 
     def pace(self, now: float, latency_s: float | None) -> float:
         """Return the units a second that may be spent now; infinity if nothing bounds it."""
-        level = max(0.0, self.level)
         if not self.is_known:
             return math.inf
+        latency = latency_s or LATENCY_GUESS_S
+        level = max(0.0, self.level)
         if self.is_window:
-            return FRONT * level / max(0.5, self._ends_at - now)
+            return level / max(0.5, (self._ends_at - now) / FRONT, 3 * latency)
+        ahead = AHEAD * latency * min(0.0, self._drift)
+        level = min(level, max(self.level + ahead, self._mean_cost))
         if self.refill <= 0:
             return math.inf
         share = ALONE_RESERVE if self._drift > ALONE * self.refill else SHARED_RESERVE
-        round_trip = 3 * self.refill * (latency_s or LATENCY_GUESS_S)
+        round_trip = 3 * self.refill * latency
         reserve = max(share * self.limit, round_trip, 2 * self._mean_cost)
         return self.refill * level / min(reserve, 0.5 * self.limit)
 
@@ -173,7 +180,8 @@ class Quota:
         stays = abs(reading.full_at - pair.full_at) < 0.3 * span
         self._window_score += 0.3 * ((1.0 if stays else -1.0) - self._window_score)
         drift = (reading.remaining - pair.remaining + reading.own - pair.own) / span
-        self._drift += min(1.0, span) * (drift - self._drift)
+        self._pairs += 1
+        self._drift += max(min(1.0, span), 1 / self._pairs) * (drift - self._drift)
 
     def _advance(self, now: float) -> None:
         """Let the mirror drift to ``now``; a window that ended is full again."""

@@ -1,0 +1,136 @@
+"""A local embedding server of given latency, for measuring: the same vectors again and again, at little CPU.
+
+It answers ``POST /v1/embeddings`` as OpenAI's API does with ``encoding_format: base64``. Its own CPU counts
+against both sides of a comparison alike.
+
+    python -m era_ingest.bench.server --latency-ms 60 --per-text-ms 0.2 --dimensions 768
+
+prints its URL on the first line, and serves until it is ended. ``GET /stats`` tells requests and texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import subprocess
+import sys
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+POOL_VECTORS = 2048
+MAX_BODY_BYTES = 64 << 20
+_STOP_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long a request takes, and what comes back.
+
+    Attributes:
+        request_ms: Milliseconds a request.
+        text_ms: Milliseconds that each text of it adds.
+        dimensions: Size of the vectors.
+    """
+
+    request_ms: float = 60.0
+    text_ms: float = 0.2
+    dimensions: int = 768
+
+
+class PoolServer:
+    """Answers with one of some fixed random unit vectors, chosen by the text.
+
+    Args:
+        latency: How long it takes.
+    """
+
+    def __init__(self, latency: Latency) -> None:
+        self._latency = latency
+        self._pool = _make_pool(latency.dimensions)
+        self._requests = 0
+        self._texts = 0
+
+    def build(self) -> web.Application:
+        """Return the application."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_post("/v1/embeddings", self._embed)
+        app.router.add_get("/stats", self._stats)
+        return app
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        texts = orjson.loads(await request.read())["input"]
+        self._requests += 1
+        self._texts += len(texts)
+        await asyncio.sleep((self._latency.request_ms + self._latency.text_ms * len(texts)) / 1000)
+        items = b",".join(
+            b'{"object":"embedding","index":%d,"embedding":"%b"}'
+            % (place, self._pool[zlib.crc32(text.encode()) % POOL_VECTORS])
+            for place, text in enumerate(texts)
+        )
+        tokens = sum(map(len, texts)) // 4
+        body = b'{"object":"list","data":[%b],"model":"bench","usage":{"prompt_tokens":%d,"total_tokens":%d}}'
+        return web.Response(body=body % (items, tokens, tokens), content_type="application/json")
+
+    async def _stats(self, _: web.Request) -> web.Response:
+        return web.json_response({"requests": self._requests, "texts": self._texts})
+
+
+def _make_pool(dimensions: int) -> list[bytes]:
+    table = np.random.default_rng(7).standard_normal((POOL_VECTORS, dimensions), dtype=np.float32)
+    table /= np.linalg.norm(table, axis=1)[:, None]
+    return [base64.b64encode(row.astype("<f4").tobytes()) for row in table]
+
+
+@contextmanager
+def running_server(latency: Latency) -> Iterator[str]:
+    """Yield the URL of a server in a process of its own, ended with the context."""
+    command = [sys.executable, "-m", "era_ingest.bench.server"]
+    command += ["--latency-ms", str(latency.request_ms), "--per-text-ms", str(latency.text_ms)]
+    command += ["--dimensions", str(latency.dimensions)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+            process.wait(_STOP_TIMEOUT_S)
+
+
+async def _serve(latency: Latency, port: int) -> None:
+    runner = web.AppRunner(PoolServer(latency).build(), access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        sys.stdout.write(f"http://127.0.0.1:{runner.addresses[0][1]}\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+def main() -> None:
+    """Serve until ended."""
+    parser = argparse.ArgumentParser(prog="python -m era_ingest.bench.server", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    parser.add_argument("--latency-ms", type=float, default=Latency.request_ms, help="a request")
+    parser.add_argument("--per-text-ms", type=float, default=Latency.text_ms, help="and text")
+    parser.add_argument("--dimensions", type=int, default=Latency.dimensions)
+    found = parser.parse_args()
+    latency = Latency(found.latency_ms, found.per_text_ms, found.dimensions)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(latency, found.port))
+
+
+if __name__ == "__main__":
+    main()
