@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 IN_PROCESS = frozenset({EmbedderKind.LOCAL, EmbedderKind.HASHING})
 IN_PROCESS_REQUESTS = 2
 """One request computes on all cores; a second is ready when it ends."""
-IN_PROCESS_BATCH_TEXTS = 256
+IN_PROCESS_BATCH_TEXTS = 128
 _NETWORK = {
     EmbedderKind.OPENAI: (openai.OpenAIEmbedder, openai.DEFAULT_URL, openai.DEFAULT_MODEL),
     EmbedderKind.OLLAMA: (ollama.OllamaEmbedder, ollama.DEFAULT_URL, ollama.DEFAULT_MODEL),

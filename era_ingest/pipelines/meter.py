@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from era_ingest.pipelines.report import IngestReport
 
 _TICK_S = 0.2
-_RATE_WINDOW_S = 5.0
+_RATE_WINDOW_S = 20.0
 
 
 class Meter:
@@ -94,7 +94,7 @@ class Meter:
         ]
 
     def _rate(self, now: float, done: int) -> float:
-        """Return texts a second over the last five seconds."""
+        """Return texts a second over the last twenty seconds."""
         self._marks.append((now, done))
         while len(self._marks) > 2 and now - self._marks[1][0] >= _RATE_WINDOW_S:  # noqa: PLR2004 - both ends
             self._marks.popleft()
