@@ -34,6 +34,10 @@ CONTROLLERS: Mapping[str, MakeLimiter] = {
 """The controllers compared, each made anew for a run."""
 
 
+FIGURES = ("goodput", "refused", "p95", "recovery_s", "fairness")
+"""Figures of an outcome that the table shows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One family of servers under one controller: medians over the seeds, and how many held the bar."""
@@ -51,6 +55,17 @@ class Row:
     def median(self, figure: str) -> float:
         """Return the median of one of the outcome's figures."""
         return float(statistics.median(getattr(outcome, figure) for outcome in self.outcomes))
+
+    def as_dict(self) -> dict[str, object]:
+        """Return what ``--json`` prints of it."""
+        medians = {name: round(self.median(name), 4) for name in FIGURES}
+        return {
+            "family": self.family,
+            "controller": self.controller,
+            **medians,
+            "passed": self.passed,
+            "runs": len(self.outcomes),
+        }
 
 
 def run_family(family: Family, make: MakeLimiter, seeds: Iterable[int]) -> tuple[Outcome, ...]:

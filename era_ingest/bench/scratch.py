@@ -50,15 +50,11 @@ def scratch_database(server_url: str, *, template: str | None = None) -> Iterato
     """
     name = f"era_bench_{uuid.uuid4().hex[:12]}"
     source = sql.Identifier(_name_of(template)) if template else sql.SQL("template0")
-    _execute(
-        server_url, sql.SQL("create database {} template {}").format(sql.Identifier(name), source)
-    )
+    _execute(server_url, sql.SQL("create database {} template {}").format(sql.Identifier(name), source))
     try:
         yield _with_name(server_url, name)
     finally:
-        _execute(
-            server_url, sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
-        )
+        _execute(server_url, sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
 def _execute(url: str, statement: sql.Composed) -> None:

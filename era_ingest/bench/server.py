@@ -121,11 +121,12 @@ async def _serve(latency: Latency, port: int) -> None:
 
 def main() -> None:
     """Serve until ended."""
+    usual = Latency()
     parser = argparse.ArgumentParser(prog="python -m era_ingest.bench.server", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
-    parser.add_argument("--latency-ms", type=float, default=Latency.request_ms, help="a request")
-    parser.add_argument("--per-text-ms", type=float, default=Latency.text_ms, help="and text")
-    parser.add_argument("--dimensions", type=int, default=Latency.dimensions)
+    parser.add_argument("--latency-ms", type=float, default=usual.request_ms, help="a request")
+    parser.add_argument("--per-text-ms", type=float, default=usual.text_ms, help="and text")
+    parser.add_argument("--dimensions", type=int, default=usual.dimensions)
     found = parser.parse_args()
     latency = Latency(found.latency_ms, found.per_text_ms, found.dimensions)
     with contextlib.suppress(KeyboardInterrupt):

@@ -15,8 +15,21 @@ _CATEGORIES = ("principles", "rules", "claims", "warnings")
 _DOMAINS = ("strategy", "negotiation", "logistics", "judgement", "patience", "trade", "law", "craft")
 _WHO = ("the careful buyer", "a new captain", "every clerk", "the old miller", "one who waits", "a good host")
 _DOES = ("counts", "guards", "lends", "measures", "repairs", "weighs", "writes down", "gives away")
-_WHAT = ("the second offer", "a small debt", "the spare key", "an honest doubt", "the last boat", "his own time")
-_WHEN = ("before the harvest", "when prices fall", "after a quarrel", "in a strange town", "while others sleep")
+_WHAT = (
+    "the second offer",
+    "a small debt",
+    "the spare key",
+    "an honest doubt",
+    "the last boat",
+    "his own time",
+)
+_WHEN = (
+    "before the harvest",
+    "when prices fall",
+    "after a quarrel",
+    "in a strange town",
+    "while others sleep",
+)
 
 
 def make_sentences(count: int, seed: int = 1) -> list[str]:

@@ -101,4 +101,4 @@ def is_terminal() -> bool:
 
 def load_commands() -> None:
     """Hang the commands on the root; each module does so when it is imported."""
-    from era_ingest.cli import database, dev, ingest, inspect, quarantine, search  # noqa: F401
+    from era_ingest.cli import bench, database, dev, ingest, inspect, quarantine, search  # noqa: F401

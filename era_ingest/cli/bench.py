@@ -1,0 +1,136 @@
+"""``era bench``: where the project's figures come from; each on your own machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from era_ingest.cli.app import cli, run_async, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from era_ingest.bench.measure import Benchmark
+
+_PLOT = click.Path(path_type=Path, dir_okay=False, writable=True)
+
+
+@cli.group()
+def bench() -> None:
+    """Measure on this machine: the controller, loading, a whole ingestion.
+
+    Compare ratios rather than seconds, and only those of a quiet machine: the load average is printed.
+    """
+
+
+@bench.command()
+@click.option(
+    "-n", "--seeds", "--runs", default=5, show_default=True, type=click.IntRange(1), help="Servers a family."
+)
+@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw goodput and 429s (PNG or SVG).")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+def controller(seeds: int, plot: Path | None, *, as_json: bool) -> None:
+    """Compare the adaptive controller with the latency rule, AIMD and a fixed number, in virtual time.
+
+    Servers are drawn from families (workers, quotas, caps, outages...), one a seed. Goodput is relative to an
+    oracle's; `passed` counts the runs that held the family's bar.
+    """
+    from era_ingest.bench import controller as bench_controller
+
+    def say(row: bench_controller.Row) -> None:
+        click.echo(f"{row.family}: {row.controller}", err=True)
+
+    rows = bench_controller.run_table(range(seeds), on_row=say)
+    if plot is not None:
+        bench_controller.plot_table(rows, plot)
+    if as_json:
+        click.echo(json.dumps({"bench": "controller", "seeds": seeds, "rows": [r.as_dict() for r in rows]}))
+    else:
+        _print(bench_controller.build_table(rows))
+
+
+@bench.command()
+@click.option("-n", "--runs", default=5, show_default=True, type=click.IntRange(1), help="Repetitions.")
+@click.option("--rows", default=10_000, show_default=True, type=click.IntRange(1), help="Rows of 768 floats.")
+@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the seconds (PNG or SVG).")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+@click.pass_context
+def load(ctx: click.Context, runs: int, rows: int, plot: Path | None, *, as_json: bool) -> None:
+    """Compare loading with a raw binary COPY of the same rows.
+
+    Works in scratch databases beside the configured one; they are dropped at the end.
+    """
+    from era_ingest.bench.load import bench_load
+    from era_ingest.store import location
+
+    with location.database(settings_of(ctx)) as url:
+        found = run_async(bench_load(url, rows=rows, runs=runs, on_run=_counter(runs)))
+    _show(found, plot, as_json=as_json)
+
+
+@bench.command()
+@click.option("-n", "--runs", default=3, show_default=True, type=click.IntRange(1), help="Repetitions.")
+@click.option("--texts", default=10_000, show_default=True, type=click.IntRange(100), help="Short texts.")
+@click.option("--latency-ms", default=60.0, show_default=True, help="The server's, a request.")
+@click.option("--per-text-ms", default=0.2, show_default=True, help="And text.")
+@click.option("--dimensions", default=768, show_default=True, type=click.IntRange(1, 16_000))
+@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the seconds (PNG or SVG).")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+@click.pass_context
+def ingest(
+    ctx: click.Context,
+    runs: int,
+    texts: int,
+    latency_ms: float,
+    per_text_ms: float,
+    dimensions: int,
+    plot: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Compare `era ingest`, as a whole process, with a program written by hand for the same work.
+
+    Against a local server of given latency; then again unchanged, and with 1 % of the texts changed. Uses a
+    scratch database where ERA_DATABASE_URL says, else a scratch embedded server. Other settings count: preset,
+    batch size, controller.
+    """
+    from era_ingest.bench.ingest import bench_ingest
+    from era_ingest.bench.server import Latency
+
+    found = bench_ingest(
+        settings_of(ctx),
+        texts=texts,
+        runs=runs,
+        latency=Latency(latency_ms, per_text_ms, dimensions),
+        on_run=_counter(runs),
+    )
+    _show(found, plot, as_json=as_json)
+
+
+def _counter(runs: int) -> Callable[[int], None]:
+    def say(number: int) -> None:
+        click.echo(f"run {number} of {runs}", err=True)
+
+    return say
+
+
+def _show(found: Benchmark, plot: Path | None, *, as_json: bool) -> None:
+    from era_ingest.bench.measure import build_tables, plot_seconds
+
+    if plot is not None:
+        plot_seconds(found, plot)
+    if as_json:
+        click.echo(json.dumps(found.as_dict()))
+    else:
+        _print(*build_tables(found))
+
+
+def _print(*tables: object) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for table in tables:
+        console.print(table)
