@@ -49,6 +49,7 @@ SCHEMA = "dagster"
 EVENT_BATCH = 100
 """Materializations of one output that are written together; DAGSTER_EVENT_BATCH_SIZE wins."""
 
+_NO_CAPTURE = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 _CONNECTIONS_KEPT = 1
 _CONNECTIONS_MORE = 20
 _RECYCLE_S = 3600
@@ -164,12 +165,17 @@ class EraComputeLogManager(LocalComputeLogManager):
         return cls(str(dagster_folder(load_settings()) / "logs"), inst_data=inst_data)
 
 
-def open_instance(settings: Settings) -> DagsterInstance:
+def open_instance(settings: Settings, *, capture_prints: bool = True) -> DagsterInstance:
     """Return the Dagster instance that the UI and the daemon of these settings use; a context manager.
 
     DAGSTER_HOME wins where it is set. Otherwise it is the packaged ``dagster.yaml`` on ERA_HOME/dagster. The
     settings' ERA_HOME and ERA_DATABASE_URL are put into the environment: processes that Dagster starts for
     this instance find the same database by them.
+
+    Args:
+        settings: The process settings.
+        capture_prints: Whether steps executed in this process have what they print captured. That takes over
+            standard output and error, where a program may show a progress bar, and four processes a run.
 
     Raises:
         ConfigurationError: A person must act; the message says how.
@@ -180,11 +186,17 @@ def open_instance(settings: Settings) -> DagsterInstance:
         os.environ["ERA_DATABASE_URL"] = settings.database_url.get_secret_value()
     else:
         os.environ.pop("ERA_DATABASE_URL", None)
-    if os.environ.get("DAGSTER_HOME"):
-        return DagsterInstance.get()
+    overrides = {} if capture_prints else {"compute_logs": _NO_CAPTURE}
+    if home := os.environ.get("DAGSTER_HOME"):
+        if capture_prints:
+            return DagsterInstance.get()
+        return DagsterInstance.from_ref(InstanceRef.from_dir(home, overrides=overrides))
     folder = dagster_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    return DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), config_dir=str(Path(__file__).parent)))
+    packaged = str(Path(__file__).parent)
+    return DagsterInstance.from_ref(
+        InstanceRef.from_dir(str(folder), config_dir=packaged, overrides=overrides)
+    )
 
 
 def dagster_folder(settings: Settings) -> Path:

@@ -43,7 +43,7 @@ def record_runs(settings: Settings, work: LocalWork) -> tuple[str, ...]:
         resources={"era": work},
         executor=dg.in_process_executor,
     )
-    with open_instance(settings) as instance:
+    with open_instance(settings, capture_prints=False) as instance:
         arrivals = work.arrivals.result()
         register(instance, BOOKS, [source.slug for source in arrivals.sources])
         config = {

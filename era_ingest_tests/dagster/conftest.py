@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from era_ingest.core.minister import DomainStatistics
+from era_ingest.orchestration.instance import open_instance
 from era_ingest.orchestration.work import BookWork, Loaded
 from era_ingest.pipelines.ministers import MinistersReport
 from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport
+from era_ingest.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    import dagster as dg
 
     from era_ingest.core.audit import Finding
     from era_ingest.errors import EraError
@@ -60,6 +63,14 @@ class FakeEra:
 
     def audit_ministers(self, domains: tuple[str, ...] | None) -> Sequence[Finding]:
         return []
+
+
+@pytest.fixture
+def quiet_instance(dagster_instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+    """The project's Dagster instance, not capturing what steps print (which would start processes)."""
+    del dagster_instance  # set up: its database, its settings in the environment
+    with open_instance(load_settings(), capture_prints=False) as instance:
+        yield instance
 
 
 @pytest.fixture

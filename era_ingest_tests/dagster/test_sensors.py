@@ -90,7 +90,7 @@ class House:
 
 @pytest.fixture
 def house(
-    dagster_instance: dg.DagsterInstance,
+    quiet_instance: dg.DagsterInstance,
     dagster_database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -106,7 +106,7 @@ def house(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sensors_module, "QUIET_S", 0.0)
     monkeypatch.setattr(recording, "FIRST_RETRY_S", 0)
-    return House(dagster_instance, landing, ministers, dagster_database_url, {})
+    return House(quiet_instance, landing, ministers, dagster_database_url, {})
 
 
 def the_request(result: dg.SensorResult | dg.SkipReason) -> dg.RunRequest:
