@@ -1,0 +1,71 @@
+"""`era bench` as a user types it, in its short forms: one JSON object of the documented shape."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from era_ingest.cli import cli
+from era_ingest.cli.app import load_commands
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def runner(tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """Run commands in this process, on the session's server."""
+    load_commands()
+    monkeypatch.setenv("ERA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ERA_DATABASE_URL", server_url)
+    return CliRunner()
+
+
+def test_load_prints_ratios(runner: CliRunner, tmp_path: Path) -> None:
+    """As JSON, and as a picture."""
+    picture = tmp_path / "load.png"
+    done = runner.invoke(cli, ["bench", "load", "-n", "1", "--rows", "20", "--json", "--plot", str(picture)])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["workload"]["rows"] == 20
+    assert found["ratios"]["raw_copy_over_store_vectors"] > 0
+    assert picture.stat().st_size > 1000
+    table = runner.invoke(cli, ["bench", "load", "-n", "1", "--rows", "20"])
+    assert "store_vectors_s" in table.stdout
+
+
+@pytest.mark.slow
+def test_ingest_prints_ratios(runner: CliRunner) -> None:
+    """Of the whole process over the bound; and it checked that the right work was done."""
+    arguments = ["-n", "1", "--texts", "200", "--latency-ms", "1", "--dimensions", "32", "--json"]
+    done = runner.invoke(cli, ["bench", "ingest", *arguments])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["bench"] == "ingest"
+    assert found["ratios"]["era_wall_over_bound_wall"] > 0
+    assert found["figures"]["era_unchanged_requests"]["median"] == 0
+    assert found["figures"]["era_changed_texts"]["median"] == 2
+    assert found["figures"]["era_peak_mb"]["median"] > 50
+
+
+@pytest.mark.slow
+def test_controller_prints_every_family(runner: CliRunner, tmp_path: Path) -> None:
+    """A row a family and controller."""
+    picture = tmp_path / "controller.png"
+    done = runner.invoke(cli, ["bench", "controller", "-n", "1", "--json", "--plot", str(picture)])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["rows"]
+    assert len(rows) % 4 == 0
+    assert {"family", "controller", "goodput", "refused", "p95", "passed", "runs"} <= rows[0].keys()
+    assert picture.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("command", ["controller", "load", "ingest"])
+def test_help_names_runs_plot_and_json(runner: CliRunner, command: str) -> None:
+    """Without touching anything."""
+    shown = runner.invoke(cli, ["bench", command, "--help"]).stdout
+    for option in ("--runs", "-n", "--plot", "--json"):
+        assert option in shown
