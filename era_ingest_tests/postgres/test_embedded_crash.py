@@ -84,6 +84,17 @@ def test_a_killed_last_user_does_not_keep_it_alive(home: Path, client: Clients) 
         assert rows(lease.url) == 10
 
 
+def test_a_user_killed_while_it_starts_the_server(home: Path, client: Clients) -> None:
+    """A server that is still starting does not hear that it should stop; it is asked until it does."""
+    one = client(home)
+    lock = str(Layout.of(home).users_lock)
+    assert eventually(
+        lambda: any(lock in (other.info["cmdline"] or []) for other in psutil.process_iter(["cmdline"]))
+    )
+    one.kill()
+    assert eventually(lambda: not status(home).running)
+
+
 def test_a_killed_user_does_not_stop_it_under_others(home: Path, client: Clients) -> None:
     """Kill -9 of one user leaves the server to the other."""
     one, two = client(home), client(home)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 START_TIMEOUT_S = 600.0
 """How long crash recovery may take before a user gives up; the recovery itself goes on."""
 STOP_TIMEOUT_S = 60.0
+_ASK_AGAIN_S = 1.0
 
 _WAITER = Waiter()
 _logger = logging.getLogger(__name__)
@@ -179,13 +181,16 @@ def _leave(layout: Layout, users: int) -> None:
 
 
 def _stop(layout: Layout, number: signal.Signals, timeout_s: float) -> bool:
-    """Send the signal to the server, once it can be found, and return whether all of it ended in time."""
-    signalled: int | None = None
-    for _ in _WAITER.attempts(timeout_s):
+    """Signal the server, and return whether all of it ended in time.
+
+    It is asked again every second: one that has only just been started does not hear signals yet.
+    """
+    asked_s = -_ASK_AGAIN_S
+    for waited_s in _WAITER.attempts(timeout_s):
         if not locks.is_held(layout.server_lock):
             return True
-        pid = postmaster.running_pid(layout.data)
-        if pid is not None and pid != signalled:
-            os.kill(pid, number)
-            signalled = pid
+        if waited_s - asked_s >= _ASK_AGAIN_S and (pid := postmaster.running_pid(layout.data)):
+            asked_s = waited_s
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
     return False

@@ -28,6 +28,7 @@ _RAN_WELL_S = 60.0
 _LOG_BYTES = 8_000_000
 """The log is cut at this size: on disk it takes twice as much, and what is written between two looks."""
 _STOP_TIMEOUT_S = 600.0
+_ASK_AGAIN_S = 1.0
 
 _stop_requested = False
 
@@ -82,15 +83,18 @@ def bound_log(path: str) -> None:
 
 
 def stop(pid: int) -> None:
-    """Stop the server: at once and orderly; after ten minutes hard."""
+    """Stop the server: at once and orderly; after ten minutes hard.
+
+    It is asked again every second: a server that has only just been started does not hear signals yet.
+    """
+    begun = asked = time.monotonic()
     os.kill(pid, signal.SIGINT)
-    deadline = time.monotonic() + _STOP_TIMEOUT_S
     while exited(pid) is None:
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGQUIT)
-            os.waitpid(pid, 0)
-            return
         time.sleep(0.01)
+        now = time.monotonic()
+        if now - asked > _ASK_AGAIN_S:
+            asked = now
+            os.kill(pid, signal.SIGQUIT if now - begun > _STOP_TIMEOUT_S else signal.SIGINT)
 
 
 def watch(pid: int, users: int, users_path: str, log: str) -> int | None:
