@@ -14,6 +14,7 @@ import pytest
 
 from era_ingest.store import models, schema
 from era_ingest.store.embedded import hold, stop
+from era_ingest.store.embedded.layout import Layout
 from era_ingest_tests.postgres.store_kit import DIMENSIONS, Store
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ def new_home(embedded_homes: Path) -> Iterator[Path]:
     home = embedded_homes / uuid.uuid4().hex[:8]
     yield home
     stop(home)
+    pointer = Layout.of(home).socket_pointer
+    if pointer.exists():  # a killed warden leaves the socket's empty folder behind
+        shutil.rmtree(pointer.read_text(encoding="ascii"), ignore_errors=True)
     shutil.rmtree(home, ignore_errors=True)
 
 
