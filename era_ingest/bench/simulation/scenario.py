@@ -230,5 +230,5 @@ def _area(steps: Steps, start: float, end: float, down: float) -> float:
 
 
 def _probes(server: Server, failed_at: list[float]) -> int:
-    late = [at for o in server.outages for at in failed_at if o.start + 3 <= at < o.end]
-    return max((sum(1 for other in late if at <= other < at + 1) for at in late), default=0)
+    late = sorted(at for o in server.outages for at in failed_at if o.start + 3 <= at < o.end)
+    return max((_count(late, at, at + 1) for at in late), default=0)
