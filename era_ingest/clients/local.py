@@ -71,7 +71,9 @@ class LocalEmbedder:
         """Forget the model and end the threads; a later request loads it anew."""
         pool, self._pool, self._loaded = self._pool, None, None
         if pool is not None:
-            await asyncio.to_thread(pool.shutdown)
+            pool.shutdown(
+                wait=False
+            )  # idle threads end by themselves; a process at its end allows no waiting thread
 
     def compute(self, texts: Sequence[str]) -> Reply:
         """Return the vectors of the texts and the number of tokens that the model saw.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,6 +111,15 @@ async def test_inside_an_event_loop_many_at_once(loaded_async: None) -> None:
     assert all([hit.id for hit in hits] == [hit.id for hit in several[0]] for hits in several)
     context = await search.enrich_context_with_doctrine_async(QUESTION, max_tokens=200, min_score=None)
     assert context.hits
+
+
+def test_a_program_that_closes_nothing_ends_in_peace(loaded: None) -> None:
+    """The searcher closes itself at the interpreter's end, without a word on standard error."""
+    program = "from era_ingest.search import semantic_similarity_lookup as s; print(len(s('patience', k=2)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
 
 
 @pytest.fixture
