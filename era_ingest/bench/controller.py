@@ -68,6 +68,11 @@ class Row:
         }
 
 
+def find_families(wanted: Sequence[str]) -> tuple[Family, ...]:
+    """Return the families whose name holds one of these texts; all if there are none."""
+    return tuple(family for family in FAMILIES if not wanted or any(text in family.name for text in wanted))
+
+
 def run_family(family: Family, make: MakeLimiter, seeds: Iterable[int]) -> tuple[Outcome, ...]:
     """Run one server a seed, drawn from the family."""
     return tuple(run_scenario(family.draw(Random(f"{family.name}{seed}")), make, seed) for seed in seeds)

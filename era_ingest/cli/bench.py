@@ -30,20 +30,24 @@ def bench() -> None:
 @click.option(
     "-n", "--seeds", "--runs", default=5, show_default=True, type=click.IntRange(1), help="Servers a family."
 )
+@click.option("--family", "wanted", multiple=True, help="Only families whose name holds this; repeatable.")
 @click.option("--plot", type=_PLOT, metavar="FILE", help="Draw goodput and 429s (PNG or SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
-def controller(seeds: int, plot: Path | None, *, as_json: bool) -> None:
+def controller(seeds: int, wanted: tuple[str, ...], plot: Path | None, *, as_json: bool) -> None:
     """Compare the adaptive controller with the latency rule, AIMD and a fixed number, in virtual time.
 
     Servers are drawn from families (workers, quotas, caps, outages...), one a seed. Goodput is relative to an
-    oracle's; `passed` counts the runs that held the family's bar.
+    oracle's; `passed` counts the runs that held the family's bar. A seed takes one to two minutes of CPU.
     """
     from era_ingest.bench import controller as bench_controller
 
     def say(row: bench_controller.Row) -> None:
         click.echo(f"{row.family}: {row.controller}", err=True)
 
-    rows = bench_controller.run_table(range(seeds), on_row=say)
+    families = bench_controller.find_families(wanted)
+    if not families:
+        raise click.BadParameter("No family has such a name.", param_hint="--family")
+    rows = bench_controller.run_table(range(seeds), families=families, on_row=say)
     if plot is not None:
         bench_controller.plot_table(rows, plot)
     if as_json:
