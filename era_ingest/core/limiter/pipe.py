@@ -13,8 +13,8 @@ from era_ingest.core.limiter.opening import Opening
 if TYPE_CHECKING:
     from era_ingest.core.limiter.flight import Uniform
 
-TARGET: Final = 0.85
-"""Elasticity to sit at: about 1.35 times the knee of a first-come-first-served pool."""
+TARGET: Final = 0.8
+"""Elasticity to sit at: about 1.33 times the knee of a first-come-first-served pool."""
 LOW: Final = 0.7
 """Level of the low arm, as a share of the level."""
 AT_LEVEL: Final = 0.85
@@ -28,12 +28,16 @@ UNSURE: Final = 0.25
 FINE: Final = 0.36
 """Step below which a turn ends the search."""
 FLAT_TWICE: Final = 2
+REVERSED: Final = -0.3
+"""Elasticity below which the server has become faster during a comparison."""
 SMOOTHING: Final = 0.1
 GLIDE_LEAST_S: Final = 0.2
 GLIDE_MOST_S: Final = 0.5
 """A ramp's step takes one latency, within these bounds, seconds."""
 HOLD_LEAST_S: Final = 12.0
 DRIFT: Final = 0.2
+AGAIN: Final = 0.6
+"""Two drifts one way in a row count from this share of one."""
 JUMP: Final = 0.5
 """Changes of ln latency while cruising: that call for a new comparison, and for a cut first."""
 
@@ -69,7 +73,8 @@ class Pipe:
     at ``e > 0.5`` with the level at the knee that the last two arms imply. *Low, high*: compare 0.7 of the
     level with the level, move by a step (0.25 in ln, x1.4 while it goes one way, halved at a turn); two flat
     comparisons ramp again. *Cruise*: hold for at least 12 s, 30 latencies and 8 low arms; compare again then,
-    or when latency drifts by 20 %; when it jumps by half, cut the level by as much first.
+    or when latency rises by 20 %; when it jumps by half, cut the level by as much first; when it falls by
+    20 %, ramp.
 
     Defaults. Start 4, at least 2, at most 512 in flight. ``ceiling`` is a further bound, set by others.
 
@@ -96,6 +101,7 @@ class Pipe:
         self._room_seen = False
         self._step, self._way, self._flat = 0.25, 0, 0
         self._base_s: float | None = None
+        self._drift = 0.0
         self._cruise_until = 0.0
         self._settled_at = 0.0
         self._low_since = self._low_s = 0.0
@@ -203,15 +209,29 @@ class Pipe:
         if self.mode is Mode.RAMP:
             self._ramp(now, found)
         elif self.mode is Mode.LOW:
-            self._before, self._low_s = found, now - self._low_since
-            self.mode = Mode.HIGH
-            self._next_arm()
+            self._compare_next(now, found)
         elif self.mode is Mode.HIGH:
             self._compare(now, found)
         else:
             self._watch(now, found)
         if self.mode is not Mode.RAMP and self._goal() != goal:
             self._settled_at = now + (self.latency_s or 0.0)
+
+    def _compare_next(self, now: float, found: Finding) -> None:
+        """Go on to the high arm, unless even the low one is far slower than the level was before."""
+        self._low_s = now - self._low_since
+        known_s = self._base_s or found.latency_s
+        if found.latency_s > math.exp(JUMP) * known_s:
+            self._cut(found.latency_s / known_s)
+            self._base_s = found.latency_s
+            self._tune(now, 0.25)
+            return
+        self._before, self.mode = found, Mode.HIGH
+        self._next_arm()
+
+    def _cut(self, slower: float) -> None:
+        """Lower the level for a server that became ``slower`` times as slow."""
+        self.target = max(self.bounds.least, self.target * max(0.4, 1 / slower))
 
     def _next_arm(self) -> None:
         if self.mode is Mode.RAMP:
@@ -279,6 +299,10 @@ class Pipe:
         if elasticity is None or self._before is None:
             self._cruise(now, found.latency_s)
             return
+        if elasticity < REVERSED and self.target < self._top:
+            self._room_seen, self._before = True, found
+            self._ramp_to(now, self.target, 2 * self.target)
+            return
         error = TARGET - elasticity
         tolerance = found.error_since(self._before)
         way = 1 if error > 0 else -1
@@ -312,7 +336,7 @@ class Pipe:
             self._tune(now)
 
     def _cruise(self, now: float, base_s: float | None) -> None:
-        self.mode, self._base_s, self._flat = Mode.CRUISE, base_s, 0
+        self.mode, self._base_s, self._flat, self._drift = Mode.CRUISE, base_s, 0, 0.0
         hold = max(HOLD_LEAST_S, 30 * (self.latency_s or 0.1), 8 * self._low_s)
         self._cruise_until = now + hold * (0.75 + 0.5 * self._uniform())
         self._next_arm()
@@ -324,11 +348,17 @@ class Pipe:
             return
         drift = math.log(found.latency_s / self._base_s)
         noise = max(DRIFT, 3.5 * 1.2 * self._spread / math.sqrt(found.size))
-        if drift > max(JUMP, noise):
-            self.target = max(self.bounds.least, self.target * max(0.4, math.exp(-drift)))
+        again = self._drift * drift > 0 and abs(drift) > AGAIN * noise
+        self._drift = drift if abs(drift) > AGAIN * noise else 0.0
+        drifted = again or abs(drift) > noise
+        if drifted and drift > max(JUMP, noise):
+            self._cut(math.exp(drift))
             self._tune(now, 0.25)
-        elif drift > noise or (self.target < self._top and drift < -noise):
+        elif drifted and drift > 0:
             self._tune(now, 0.3)
+        elif drifted and self.target < self._top:
+            self._before, self._room_seen = found, True
+            self._ramp_to(now, self.target, 2 * self.target)
         elif now < self._cruise_until:
             self._next_arm()
         elif self.target < self.ceiling:
