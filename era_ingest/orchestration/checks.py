@@ -77,7 +77,9 @@ def evaluate_books(context: dg.AssetExecutionContext, loaded: Loaded) -> Iterato
     facts = {"books that could not be read": len(refused)}
     for key in sorted(context.selected_asset_check_keys):
         warn = key.name == QUARANTINE_EMPTY
-        yield from _result(context, _evaluation(key, by_check[key.name], warn=warn, facts=facts if warn else {}))
+        yield from _result(
+            context, _evaluation(key, by_check[key.name], warn=warn, facts=facts if warn else {})
+        )
 
 
 def evaluate_ministers(
@@ -91,9 +93,7 @@ def evaluate_ministers(
             yield from _result(context, _evaluation(key, findings, warn=False, facts={}))
 
 
-def _result(
-    context: dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation
-) -> Iterator[CheckEvent]:
+def _result(context: dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation) -> Iterator[CheckEvent]:
     """Yield a check's output, which steps on top of it wait for, and its result."""
     output = context.assets_def.get_output_name_for_asset_check_key(evaluation.asset_check_key)
     yield dg.Output(None, output_name=output)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 from upath import UPath
@@ -113,7 +114,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             ValueError: The partitions of the mapping are not those of the run.
         """
         files = self._files(context.asset_key)
-        names = list(context.asset_partition_keys) if context.has_asset_partitions else [WHOLE]
+        names = sorted(context.asset_partition_keys) if context.has_asset_partitions else [WHOLE]
         tables = _by_partition(obj, names)
         for name, table in tables.items():
             files.write(name, table)
@@ -137,7 +138,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             TypeError: The annotation is of another kind.
         """
         files = self._files(context.asset_key)
-        names = list(context.asset_partition_keys) if context.has_asset_partitions else [WHOLE]
+        names = sorted(context.asset_partition_keys) if context.has_asset_partitions else [WHOLE]
         lenient = bool((context.definition_metadata or {}).get("allow_missing_partitions"))
         tables: dict[str, pa.Table] = {}
         for name in names:
@@ -192,8 +193,8 @@ def _by_partition(obj: object, names: Sequence[str]) -> dict[str, pa.Table]:
             f"One table for {len(names)} partitions needs a {_BOOK_COLUMN!r} column to be split by; "
             "or return a dict with one table a partition."
         )
-    slugs = pa.array([book_slug(name) for name in table.column(_BOOK_COLUMN).to_pylist()], pa.string())
-    return {name: table.filter(pa.compute.equal(slugs, name)) for name in names}
+    slugs = pa.array([book_slug(str(name)) for name in table.column(_BOOK_COLUMN).to_pylist()], pa.string())
+    return {name: table.filter(pc.equal(slugs, pa.scalar(name))) for name in names}
 
 
 def _to_arrow(obj: object) -> pa.Table:

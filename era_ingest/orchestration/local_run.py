@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from era_ingest.orchestration.loading import load_found
@@ -114,7 +114,7 @@ class LocalWork:
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="era-ingest", daemon=True)
 
-    def __enter__(self) -> LocalWork:
+    def __enter__(self) -> Self:
         """Set to work."""
         self._thread.start()
         return self
@@ -165,12 +165,7 @@ class LocalWork:
         return ()
 
     def _run(self) -> None:
-        futures: list[Future[object]] = [  # type: ignore[list-item]
-            self.arrivals,
-            self.loaded,
-            self.ministers,
-            self.indexes,
-        ]
+        futures: tuple[Future[Any], ...] = (self.arrivals, self.loaded, self.ministers, self.indexes)
         try:
             asyncio.run(self._main())
         except BaseException as error:  # noqa: BLE001 - the thread's boundary: whoever waits for a result gets it
@@ -180,7 +175,7 @@ class LocalWork:
                     future.set_exception(cause)
 
     async def _main(self) -> None:
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()  # type: ignore[assignment]
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         async with open_services(self._settings) as services:
             arrivals = await resolve_paths(services, self._paths, run_id=self.run_id)
             self.arrivals.set_result(arrivals)

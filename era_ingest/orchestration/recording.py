@@ -85,7 +85,7 @@ def _entry(context: dg.AssetExecutionContext, materialization: dg.AssetMateriali
         node_handle=step,
         pid=os.getpid(),
     )
-    return dg.EventLogEntry(
+    return dg.EventLogEntry(  # type: ignore[no-untyped-call]
         error_info=None,
         level=logging.DEBUG,
         user_message="",
@@ -143,9 +143,7 @@ def fail(context: dg.AssetExecutionContext, error: EraError, *, retries: bool) -
     """
     if retries and isinstance(error, TransientError):
         raise dg.RetryRequested(MAX_STEP_RETRIES, FIRST_RETRY_S * 2**context.retry_number) from error
-    raise dg.Failure(
-        error.message, metadata={"error": type(error).__name__}, allow_retries=False
-    ) from error
+    raise dg.Failure(error.message, metadata={"error": type(error).__name__}, allow_retries=False) from error
 
 
 def record_quarantine(context: dg.AssetExecutionContext, counts: Mapping[str, int]) -> None:
@@ -156,7 +154,7 @@ def record_quarantine(context: dg.AssetExecutionContext, counts: Mapping[str, in
     total = sum(counts.values())
     if shown is None and not total:
         return
-    facts = {"dagster/row_count": total, "by reason": dict(counts)}
+    facts: dict[str, Any] = {"dagster/row_count": total, "by reason": dict(counts)}
     if shown is not None and {name: shown[name].value for name in facts if name in shown} == facts:
         return
     context.log_event(dg.AssetMaterialization(key, metadata=facts))

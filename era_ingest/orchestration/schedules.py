@@ -8,8 +8,8 @@ import dagster as dg
 
 from era_ingest.clients.factory import build_embedder
 from era_ingest.orchestration.jobs import books_config, ingest_job
-from era_ingest.orchestration.partitions import BOOKS, build_target, register
 from era_ingest.orchestration.loading import find_books
+from era_ingest.orchestration.partitions import BOOKS, build_target, register
 from era_ingest.orchestration.resources import EraResource
 from era_ingest.orchestration.work import BookWork
 from era_ingest.pipelines.planning import plan_books
@@ -21,8 +21,9 @@ from era_ingest.pipelines.report import IngestRequest
     job=ingest_job,
     cron_schedule="0 3 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every night at 3 (UTC): loads, in ONE run, whatever is missing or stale: books that a run did not come "
-    "to, that were refused, or that were loaded by another model, other settings or an older version of the code.",
+    description="Every night at 3 (UTC): loads, in ONE run, whatever is missing or stale: books that a run did not "
+    "come to, that were refused, or that were loaded by another model, other settings or an older version of the "
+    "code.",
 )
 def nightly_backfill(
     context: dg.ScheduleEvaluationContext, era: EraResource

@@ -43,6 +43,7 @@ class FakeEra:
     retries: bool = False
 
     def load(self, work: BookWork, report: Callable[[Progress], None]) -> Loaded:
+        del report
         self.works.append(work)
         books = [self._book(slug) for slug in work.slugs]
         books += [BookReport(slug, slug, BookStatus.REMOVED) for slug in work.removed]
@@ -56,12 +57,15 @@ class FakeEra:
         return BookReport(slug, slug.title(), status, chapters=2, entries=5, passages=7, error=error)
 
     def build_ministers(self, domains: tuple[str, ...] | None) -> MinistersReport:
+        del domains
         return MinistersReport()
 
     def refresh_indexes(self, domains: tuple[str, ...] | None) -> Sequence[DomainIndexReport]:
+        del domains
         return []
 
     def audit_ministers(self, domains: tuple[str, ...] | None) -> Sequence[Finding]:
+        del domains
         return []
 
 

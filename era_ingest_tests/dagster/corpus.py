@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def build_doctrine(name: str, *, chapters: int = 2, domains: tuple[str, ...] = ("Ethics",)) -> list[dict[str, Any]]:
+def build_doctrine(
+    name: str, *, chapters: int = 2, domains: tuple[str, ...] = ("Ethics",)
+) -> list[dict[str, Any]]:
     """Return the doctrine of a book; every statement names the book, so that books share no text."""
     return [
         {

@@ -15,10 +15,10 @@ from era_ingest.orchestration.partitions import BOOKS, Target, range_tags
 from era_ingest.pipelines.report import BookStatus, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
-    from conftest import FakeEra
+    from era_ingest_tests.dagster.conftest import FakeEra
 
 NAMES = [f"book-{number:03}" for number in range(60)]
 
@@ -210,12 +210,21 @@ def test_recording_many_books_takes_few_writes(
 ) -> None:
     """Fifty books of four assets, 200 events, reach PostgreSQL in four batches beside a run's usual events."""
     storage = quiet_instance.event_log_storage
-    single, batches = storage.store_event, []
-    monkeypatch.setattr(storage, "store_event", lambda event: (batches.append(1), single(event)))
-    many = storage.store_event_batch
-    monkeypatch.setattr(storage, "store_event_batch", lambda events: (batches.append(len(events)), many(events)))
+    writes: list[int] = []
+    single, many = storage.store_event, storage.store_event_batch
+
+    def count_single(event: dg.EventLogEntry) -> None:
+        writes.append(1)
+        single(event)
+
+    def count_many(events: Sequence[dg.EventLogEntry]) -> None:
+        writes.append(len(events))
+        many(events)
+
+    monkeypatch.setattr(storage, "store_event", count_single)
+    monkeypatch.setattr(storage, "store_event_batch", count_many)
     result = execute(era, quiet_instance, config=books_config(Target(listed=tuple(NAMES[:50]))))
     assert result.success
     assert materialized(quiet_instance, Stage.EMBEDDINGS, result.run_id) == NAMES[:50]
-    assert batches.count(50) == 4
-    assert len(batches) < 40
+    assert writes.count(50) == 4
+    assert len(writes) < 40

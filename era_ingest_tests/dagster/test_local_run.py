@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
-from corpus import write_book
 
 from era_ingest.errors import ConfigurationError
 from era_ingest.orchestration.instance import open_instance
@@ -21,6 +20,7 @@ from era_ingest.pipelines.outcome import IngestOptions
 from era_ingest.pipelines.report import BookStatus, Stage
 from era_ingest.settings import Settings, load_settings
 from era_ingest.store.embedded.waiting import Waiter
+from era_ingest_tests.dagster.corpus import write_book
 
 if TYPE_CHECKING:
     from pathlib import Path

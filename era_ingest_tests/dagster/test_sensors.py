@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import psycopg
 import pytest
-from corpus import write_book
 
 from era_ingest.definitions import defs
 from era_ingest.orchestration import asking, recording
 from era_ingest.orchestration import sensors as sensors_module
 from era_ingest.orchestration.asking import Asked
 from era_ingest.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
+from era_ingest.orchestration.resources import EraResource
 from era_ingest.orchestration.schedules import nightly_backfill
 from era_ingest.orchestration.sensors import landing_sensor, ministers_sensor
+from era_ingest_tests.dagster.corpus import write_book
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +50,7 @@ class House:
             instance=self.instance,
             cursor=self.cursors.get(sensor.name),
             sensor_name=sensor.name,
-            resources={"era": defs.resources["era"]},
+            resources={"era": EraResource()},
         ) as context:
             result = sensor(context)
         assert isinstance(result, dg.SensorResult | dg.SkipReason)
@@ -83,7 +84,7 @@ class House:
 
     def count(self, query: str) -> int:
         with psycopg.connect(self.url) as connection:
-            row = connection.execute(query).fetchone()  # type: ignore[call-overload]
+            row = connection.execute(query).fetchone()
             assert row is not None
             return int(row[0])
 
@@ -244,7 +245,7 @@ def test_the_schedule_backfills_what_is_missing(house: House) -> None:
     with dg.build_schedule_context(
         instance=house.instance,
         scheduled_execution_time=datetime(2030, 1, 1, 3, tzinfo=UTC),
-        resources={"era": defs.resources["era"]},
+        resources={"era": EraResource()},
     ) as context:
         request = nightly_backfill(context)
         assert isinstance(request, dg.RunRequest)
@@ -261,7 +262,7 @@ def test_the_schedule_notices_another_model(house: House, monkeypatch: pytest.Mo
     with dg.build_schedule_context(
         instance=house.instance,
         scheduled_execution_time=datetime(2030, 1, 1, 3, tzinfo=UTC),
-        resources={"era": defs.resources["era"]},
+        resources={"era": EraResource()},
     ) as context:
         assert isinstance(nightly_backfill(context), dg.RunRequest)
 

@@ -169,7 +169,9 @@ def _record(context: dg.AssetExecutionContext, work: BookWork, report: IngestRep
     """
     asked = frozenset(keys_of(context))
     known = (
-        context.instance.get_materialized_partitions(dg.AssetKey(Stage.VECTOR_TABLES.value)) if not asked else set()
+        context.instance.get_materialized_partitions(dg.AssetKey(Stage.VECTOR_TABLES.value))
+        if not asked
+        else set()
     )
     good = [
         book
@@ -209,9 +211,7 @@ def _yield_for_dependents(
     yield from yield_outputs(context, by_stage, run_metadata(report))
 
 
-def _raise_what_failed(
-    context: dg.AssetExecutionContext, era: Era, work: BookWork, loaded: Loaded
-) -> None:
+def _raise_what_failed(context: dg.AssetExecutionContext, era: Era, work: BookWork, loaded: Loaded) -> None:
     """Fail the run if it was stopped early, or if not one of the books it was asked for came through."""
     report = loaded.report
     if report.error is not None:
