@@ -143,9 +143,10 @@ def launch_backfill(partitions: list[str]) -> str:
     assets = ("books", "chunks", "embeddings", "vector_tables")
     parameters = {"assetSelection": [{"path": [asset]} for asset in assets], "partitionNames": partitions}
     settings = load_settings()
+    client = (sys.executable, "-c", "from dagster_graphql.cli import main; main()")
+    variables = json.dumps({"params": parameters})
     done = subprocess.run(
-        [sys.executable, "-c", "from dagster_graphql.cli import main; main()"]
-        + ["-m", "era_ingest.definitions", "-t", mutation, "-v", json.dumps({"params": parameters})],
+        [*client, "-m", "era_ingest.definitions", "-t", mutation, "-v", variables],
         cwd=ROOT,
         env={**os.environ, "DAGSTER_HOME": str(prepare_dagster_home(settings))},
         capture_output=True,
