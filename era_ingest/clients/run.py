@@ -9,6 +9,7 @@ requests in flight are given up, and what is finished is committed.
 from __future__ import annotations
 
 import asyncio
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from era_ingest.clients.turnstile import Admission, Turnstile
     from era_ingest.core.batching import Batch, LimitLearner
     from era_ingest.core.retry import Backoff
+
+
+LEAST_AT_RISK = 2
+"""Batches sent and not durable that are always allowed: one at the server, one at the database."""
 
 
 class EmbeddingRun:
@@ -110,10 +115,21 @@ class EmbeddingRun:
             self._end_if_done()
 
     async def _room(self) -> None:
-        """Wait until few enough batches wait to be repeated or committed."""
-        while self._deliveries - self._turnstile.in_flight + self._committer.waiting >= self._slack_batches:
+        """Wait until few enough batches wait to be repeated, and few enough are sent and not durable yet.
+
+        A crash embeds twice what is sent and not durable: no more of it than the limiter lets be in flight.
+        """
+        while self._is_full():
             self._changed.clear()
             await self._changed.wait()
+
+    def _is_full(self) -> bool:
+        in_flight, uncommitted = self._turnstile.in_flight, self._committer.waiting
+        at_risk = max(LEAST_AT_RISK, math.ceil(self._turnstile.limit))
+        return (
+            self._deliveries - in_flight + uncommitted >= self._slack_batches
+            or in_flight + uncommitted >= at_risk
+        )
 
     async def _deliver(self, batch: Batch[TextItem], admission: Admission) -> None:
         delivery = Delivery(

@@ -58,6 +58,11 @@ class Turnstile:
         self._event: asyncio.Future[None] | None = None
         self.in_flight = 0
 
+    @property
+    def limit(self) -> float:
+        """Requests that the limiter allows at present."""
+        return self._limiter.state(self._clock()).limit
+
     async def enter(self, cost: float) -> Admission:
         """Wait for leave to send a request that costs so many tokens (>= 0)."""
         async with self._first_in_line:

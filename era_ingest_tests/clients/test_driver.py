@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from era_ingest.clients.backend import Reply
-from era_ingest.clients.driver import ClientOptions, EmbeddingClient, TextItem
+from era_ingest.clients.driver import EmbeddingClient, TextItem
 from era_ingest.clients.stats import LatencySample, Samples
 from era_ingest.core.limiter.fixed import FixedLimiter
 from era_ingest.errors import AuthenticationError, RequestRejectedError, StoreUnavailableError
@@ -113,21 +113,19 @@ async def test_the_source_is_read_no_further_than_needed() -> None:
 
 
 async def test_a_slow_writer_holds_back_the_reader_but_frees_the_requests() -> None:
-    """Replies wait up to the slack; nothing is in flight meanwhile; then all goes on."""
+    """Replies wait, no more than may be in flight (a crash embeds those twice); then all goes on."""
     bench, source, notes, ready = Bench(), Source(10_000), Notes(), asyncio.Event()
 
     async def commit(hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
         await ready.wait()
         await notes.commit(hashes, vectors)
 
-    options = ClientOptions(slack_batches=5, linger_s=0.001)
-    slow = client(bench, options=options)
+    slow = client(bench)
     run = asyncio.create_task(slow.embed_all(source.read(), commit=commit, refuse=notes.refuse))
-    await until(lambda: len(bench.batches) >= 5)
+    await until(lambda: len(bench.batches) == 8 and bench.in_flight == 0)
     await asyncio.sleep(0.05)
-    assert bench.in_flight == 0
-    assert len(bench.batches) <= 5 + 8
-    assert source.pulled <= (5 + 8 + 3) * 4 + 1
+    assert len(bench.batches) == 8
+    assert source.pulled <= (8 + 3) * 4 + 1
     assert slow.stats.texts == 0
     ready.set()
     stats = await run
@@ -179,14 +177,14 @@ async def test_cancellation_waits_for_a_commit_that_is_under_way() -> None:
 
     run = asyncio.create_task(client(bench).embed_all(stream(items(40)), commit=commit, refuse=notes.refuse))
     await started.wait()
-    await until(lambda: len(bench.batches) == 10 and bench.in_flight == 0)
+    await until(lambda: len(bench.batches) == 8 and bench.in_flight == 0)
     run.cancel()
     await asyncio.sleep(0.01)
     assert not run.done()
     ready.set()
     with pytest.raises(asyncio.CancelledError):
         await run
-    assert len(notes.vectors) == 40
+    assert len(notes.vectors) == 8 * 4
 
 
 async def test_a_second_cancellation_ends_it_at_once() -> None:
