@@ -111,7 +111,7 @@ def models() -> None:
 @models.command("fetch")
 @click.pass_context
 def fetch(ctx: click.Context) -> None:
-    """Download and verify the local model (90 MB, once); does nothing where it is there already."""
+    """Download and verify the local model (84 MB, once); does nothing where it is there already."""
     from era_ingest.clients.model_files import fetch_model
 
     folder = fetch_model(settings_of(ctx).models_location)
