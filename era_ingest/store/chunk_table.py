@@ -85,8 +85,7 @@ def build_table(
     if record is not None:
         schema = schema.with_metadata({**(SCHEMA.metadata or {}), RECORD_KEY: record.to_json().encode()})
     arrays: list[Any] = [
-        pa.array(column, type=field.type)  # type: ignore[call-overload]
-        for column, field in zip(columns, SCHEMA, strict=True)
+        pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)
     ]
     return pa.table(
         arrays,
