@@ -154,3 +154,11 @@ def test_simple_limiters_count_and_obey(limiter: Limiter) -> None:
     while tickets:
         limiter.on_success(2.0, tickets.pop())
     assert limiter.gate(2.0, 1.0) == pytest.approx(2.0)
+
+
+def test_a_false_start_at_the_least_level_is_corrected() -> None:
+    """The opening happened to look like a lone worker's; the server is wide all the same."""
+    early = iter([0.1, 0.2, 0.3, 0.4])
+    loop = Loop(adaptive(), lambda _now, _load: served_in(next(early, 0.1)))
+    loop.run(60.0)
+    assert loop.most_in_flight > 50

@@ -30,6 +30,8 @@ FINE: Final = 0.36
 FLAT_TWICE: Final = 2
 REVERSED: Final = -0.3
 """Elasticity below which the server has become faster during a comparison."""
+FLOORS: Final = 2
+"""How often the time between two looks above the least level doubles."""
 SMOOTHING: Final = 0.1
 GLIDE_LEAST_S: Final = 0.2
 GLIDE_MOST_S: Final = 0.5
@@ -78,6 +80,8 @@ class Pipe:
 
     Defaults. Start 4, at least 2, at most 512 in flight. ``ceiling`` is a further bound, set by others.
 
+    At the least level the comparison is with one more, ever more rarely while that only queues.
+
     Weak spots. A level below 4 has coarse steps. A comparison costs the low arm's throughput (about 5 % of a
     few round trips, held to a fraction of the time by the cruise). Latency that follows something other than
     the load (batches of very different size, other people's traffic) is noise to it, which it answers with
@@ -102,6 +106,7 @@ class Pipe:
         self._step, self._way, self._flat = 0.25, 0, 0
         self._base_s: float | None = None
         self._drift = 0.0
+        self._from_floor, self._floors = False, 0
         self._cruise_until = 0.0
         self._settled_at = 0.0
         self._low_since = self._low_s = 0.0
@@ -250,7 +255,11 @@ class Pipe:
         if slope > SATURATED:
             least, start = self.bounds.least, self.bounds.start
             self.target = least + (start - least) * clamp(2 * (1 - slope), 0.0, 1.0)
-            self._tune(now, 0.25)
+            if self.target < least + 0.5:
+                self.target = float(least)
+                self._cruise(now, None)
+            else:
+                self._tune(now, 0.25)
         else:
             self._room_seen = True
             self._ramp_to(now, self.target, self.target * (4 if slope < FLAT else 2))
@@ -291,7 +300,10 @@ class Pipe:
         if step is not None:
             self._step, self._way = step, 0
         self._before, self._low_since = None, now
-        self.mode = Mode.HIGH if self.target <= self.bounds.least else Mode.LOW
+        self._from_floor = self.target <= self.bounds.least
+        if self._from_floor:
+            self.target = self.bounds.least + 1.0
+        self.mode = Mode.LOW
         self._next_arm()
 
     def _compare(self, now: float, found: Finding) -> None:
@@ -299,6 +311,12 @@ class Pipe:
         if elasticity is None or self._before is None:
             self._cruise(now, found.latency_s)
             return
+        if self._from_floor and elasticity > SATURATED:
+            self.target = float(self.bounds.least)
+            self._floors = min(self._floors + 1, FLOORS)
+            self._cruise(now, None)
+            return
+        self._floors = 0
         if elasticity < REVERSED and self.target < self._top:
             self._room_seen, self._before = True, found
             self._ramp_to(now, self.target, 2 * self.target)
@@ -338,6 +356,8 @@ class Pipe:
     def _cruise(self, now: float, base_s: float | None) -> None:
         self.mode, self._base_s, self._flat, self._drift = Mode.CRUISE, base_s, 0, 0.0
         hold = max(HOLD_LEAST_S, 30 * (self.latency_s or 0.1), 8 * self._low_s)
+        if self.target <= self.bounds.least:
+            hold *= 2 ** (1 + self._floors)
         self._cruise_until = now + hold * (0.75 + 0.5 * self._uniform())
         self._next_arm()
 

@@ -27,6 +27,8 @@ PROBE_EVERY: Final = 48.0
 """A probe comes each 48 / sqrt(requests a second) seconds: it is worth more where the rate is higher."""
 PROBE_SOONEST_S: Final = 5.0
 PROBE_LATEST_S: Final = 60.0
+PROBE_LATENCIES: Final = 4.0
+"""No sooner than so many latencies: what a probe finds is of no use before."""
 IN_DEBT, IN_CREDIT = 1.35, 0.85
 """... times so much while more, or less, was refused than earned."""
 HEADROOM_S: Final = 1.0
@@ -340,6 +342,7 @@ class Rate:
     def _plan_probe(self, now: float) -> None:
         per_s = self.estimate / self._mean
         period = clamp(PROBE_EVERY / math.sqrt(per_s), PROBE_SOONEST_S, PROBE_LATEST_S)
+        period = max(period, PROBE_LATENCIES * self.latency_s)
         period *= IN_DEBT if self._purse < 0 else IN_CREDIT
         self._probe_at = now + period * (0.75 + 0.5 * self._uniform())
 
