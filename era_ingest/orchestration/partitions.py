@@ -55,11 +55,10 @@ def build_target(keys: Sequence[str], wanted: Collection[str]) -> Target:
     """
     if not wanted:
         raise ValueError("a run needs at least one partition")
-    present = set(keys)
-    ordered = [key for key in keys if key in wanted] + [key for key in wanted if key not in present]
-    if len(ordered) <= MAX_RANGE_KEYS and _is_contiguous(
-        [*keys, *(k for k in ordered if k not in present)], ordered
-    ):
+    present, asked = set(keys), dict.fromkeys(wanted)
+    added = [key for key in asked if key not in present]
+    ordered = [key for key in keys if key in asked] + added
+    if len(ordered) <= MAX_RANGE_KEYS and _is_contiguous([*keys, *added], ordered):
         return Target(tags=range_tags(ordered[0], ordered[-1]))
     if len(ordered) <= MAX_LISTED_KEYS:
         return Target(listed=tuple(ordered))
