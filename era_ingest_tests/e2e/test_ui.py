@@ -45,6 +45,8 @@ COMMAND_TIMEOUT_S = 90.0
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 RUN_TIMEOUT_MS = 60_000
+FOLLOW_TIMEOUT_MS = 150_000
+"""The sensor's ticks, its wait for quiet, the queue and the run."""
 STEP_TIMEOUT_MS = 20_000
 
 GRAPH_SIZE = (1800, 640)
@@ -98,7 +100,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
 
 
 @pytest.mark.ui
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(360)
 def test_a_book_is_materialized_in_the_ui(
     dagster_instance: dg.DagsterInstance,
     dagster_database_url: str,
@@ -255,7 +257,7 @@ def _see_the_graph(page: Page) -> None:
 
 def _see_ministers_renewed(page: Page) -> None:
     """Wait until the run that the sensor starts has checked the minister files, as ``books`` was checked."""
-    page.get_by_text("1 / 1 Passed").nth(1).wait_for(timeout=RUN_TIMEOUT_MS)
+    page.get_by_text("1 / 1 Passed").nth(1).wait_for(timeout=FOLLOW_TIMEOUT_MS)
     page.get_by_text("Materializing").first.wait_for(state="hidden", timeout=RUN_TIMEOUT_MS)
 
 
