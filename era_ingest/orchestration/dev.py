@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from era_ingest.settings import Settings
 
+_LOOK_EVERY_S = 0.5
 _STOP_TIMEOUT_S = 30.0
 
 
@@ -34,14 +36,18 @@ def run_dev(settings: Settings, port: int) -> int:
     Raises:
         EraError: The database is not fit, or cannot be reached.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: Dagster would never end
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     held_url(settings)
     settings.landing_dir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "dagster", "dev", "-m", "era_ingest.definitions"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--code-server-log-level", "warning"]
-    with _interruptible(subprocess.Popen(command, env=_environment(settings))) as process:  # noqa: S603 - our own
-        return process.wait()
+    told_at: list[float] = []
+    with _told(told_at):
+        # In a session of its own, a Ctrl-C of the terminal reaches only us: it is passed on once, in order.
+        process = subprocess.Popen(command, env=_environment(settings), start_new_session=True)  # noqa: S603
+        try:
+            return _wait(process, told_at)
+        finally:
+            _end_group(process)
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -63,21 +69,39 @@ def prepare_dagster_home(settings: Settings) -> Path:
 
 
 @contextmanager
-def _interruptible(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """End the process in order when this one is told to end; Ctrl-C reaches it by itself."""
+def _told(told_at: list[float]) -> Iterator[None]:
+    """Note when we are told to end, instead of ending.
 
-    def forward(number: int, _frame: FrameType | None) -> None:
-        process.send_signal(signal.SIGINT if number == signal.SIGTERM else number)
+    Set before the processes are started: a shell's background job ignores Ctrl-C, and they would inherit that.
+    """
 
-    before = signal.signal(signal.SIGTERM, forward)
+    def note(_number: int, _frame: FrameType | None) -> None:
+        told_at.append(time.monotonic())
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield process
-    except KeyboardInterrupt:
-        pass
+        yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(process: subprocess.Popen[bytes], told_at: list[float]) -> int:
+    """Wait for the end; pass an interruption on, and be patient with it for 30 s. Returns the exit code."""
+    passed_on = False
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            code = process.wait(_LOOK_EVERY_S)
+            return 0 if told_at else code
+        if told_at and not passed_on:
+            passed_on = True
+            process.send_signal(signal.SIGINT)
+        if told_at and time.monotonic() - told_at[0] > _STOP_TIMEOUT_S:
+            return 1
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End whatever of the webserver, the daemon and their code servers is left."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
