@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import uuid
 from pathlib import Path
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 _LEAVE_TIMEOUT_S = 20.0
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C as usual, also as a shell's background job: the programs that tests start inherit it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def servers_below(*folders: Path) -> list[psutil.Process]:
