@@ -41,8 +41,8 @@ class Preset(NamedTuple):
 
 PRESETS = {
     "local": Preset(max_in_flight=16, batch_texts=64, reader_processes=0, pool_connections=4),
-    "standard": Preset(max_in_flight=64, batch_texts=128, reader_processes=0, pool_connections=8),
-    "high_throughput": Preset(max_in_flight=512, batch_texts=256, reader_processes=0, pool_connections=16),
+    "standard": Preset(max_in_flight=512, batch_texts=128, reader_processes=0, pool_connections=8),
+    "high_throughput": Preset(max_in_flight=1024, batch_texts=256, reader_processes=0, pool_connections=16),
 }
 
 
