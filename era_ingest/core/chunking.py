@@ -120,13 +120,15 @@ def _split_in_windows(text: str, sizes: PassageSizes) -> Iterator[Passage]:
         is_last = begin + window >= len(text)
         trusted = len(text) if is_last else begin + window - sizes.max_chars
         pieces = splitter.chunk_indices(text[begin : begin + window])
-        resume = len(text)
+        resume = begin + window  # white space at the stretch's end may leave no passage to begin with again
         for offset, piece in pieces:
             start, end = begin + offset, begin + offset + len(piece)
             if end > trusted and start > begin:
                 resume = start
                 break
             yield Passage(start, end)
+            if end > begin + window - sizes.max_chars:
+                resume = end
         begin = resume
 
 

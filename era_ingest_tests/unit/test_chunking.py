@@ -88,3 +88,10 @@ def test_splitting_takes_linear_time(unit: str) -> None:
     passages = split_passages(text, PassageSizes())
     assert time.process_time() - started < 1.0
     assert max(end - start for start, end in passages) <= 1024
+
+
+def test_white_space_at_the_end_of_a_window_loses_nothing() -> None:
+    """Found by Hypothesis: the last word behind a stretch that ends in white space was dropped."""
+    text = "00000000000000 0"
+    passages = split_passages(text, PassageSizes(1, 1, 0))
+    assert "".join(text[start:end] for start, end in passages) == text.replace(" ", "")
