@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 GRACE_S = 0.5
 """How long a run may take before Dagster is imported: by then one that has nothing to do is over."""
+TELL_S = 1.0
+"""How often the recorded run is told how far the books are, seconds."""
 _QUIET = frozenset({BookStatus.UNCHANGED, BookStatus.PENDING})
 
 
@@ -109,7 +111,8 @@ class LocalWork:
         self.indexes: Future[list[DomainIndexReport]] = Future()
         self._paths = paths
         self._settings = settings
-        self._report = report
+        self._tell = report
+        self._progress: Progress | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="era-ingest", daemon=True)
@@ -145,8 +148,12 @@ class LocalWork:
         return False
 
     def load(self, work: BookWork, report: Callable[[Progress], None]) -> Loaded:
-        """Wait for the books."""
-        del work, report
+        """Wait for the books; tell meanwhile how far they are."""
+        del work
+        while not self.loaded.done():
+            wait([self.loaded], timeout=TELL_S)
+            if self._progress is not None:
+                report(self._progress)
         return self.loaded.result()
 
     def build_ministers(self, domains: tuple[str, ...] | None) -> MinistersReport:
@@ -163,6 +170,10 @@ class LocalWork:
         """Nothing: the files were written from these rows a moment ago; `era verify` compares them."""
         del domains
         return ()
+
+    def _report(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tell(progress)
 
     def _run(self) -> None:
         futures: tuple[Future[Any], ...] = (self.arrivals, self.loaded, self.ministers, self.indexes)

@@ -22,10 +22,18 @@ _EXCERPT_CHARS = 160
 
 
 def book_metadata(stage: Stage, book: BookReport, *, model: str | None) -> dict[str, Any]:
-    """Return the metadata of one book's materialization of one asset."""
+    """Return the metadata of one book's materialization of one asset.
+
+    Args:
+        stage: The asset.
+        book: What became of the book.
+        model: Identity of the model; None while the run goes on.
+    """
     facts: dict[str, Any] = {"book": book.book, "status": book.status.value}
     if stage is Stage.BOOKS:
-        facts |= {"chapters": book.chapters, "entries": book.entries, "quarantined": book.quarantined}
+        facts |= {"chapters": book.chapters, "entries": book.entries}
+        if model is not None:  # the run's end: now it is counted
+            facts["quarantined"] = book.quarantined
     elif stage is Stage.CHUNKS:
         facts |= {
             "dagster/partition_row_count": book.entries + book.passages,

@@ -79,6 +79,7 @@ class Meter:
             seconds_left=left,
             limiter=self._client.limiter_state,
             elapsed_s=now - self._started,
+            books=self._result.books,
         )
 
     def summarise(self, result: IngestReport) -> None:

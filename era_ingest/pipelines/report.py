@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from era_ingest.core.limiter import LimiterState
     from era_ingest.core.source import BookSource
     from era_ingest.errors import EraError
@@ -113,6 +115,7 @@ class Progress:
         seconds_left: Estimate; None while unknown.
         limiter: The controller's picture; None before the first request.
         elapsed_s: Seconds since the start.
+        books: Reports of the books that are finished so far, in the order of finishing; the list grows.
     """
 
     books_done: int
@@ -127,6 +130,7 @@ class Progress:
     seconds_left: float | None = None
     limiter: LimiterState | None = None
     elapsed_s: float = 0.0
+    books: Sequence[BookReport] = ()
 
     @property
     def share(self) -> float:

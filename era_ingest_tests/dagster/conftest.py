@@ -10,7 +10,7 @@ import pytest
 from era_ingest.orchestration.instance import open_instance
 from era_ingest.orchestration.work import BookWork, Loaded
 from era_ingest.pipelines.ministers import MinistersReport
-from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport
+from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, Progress
 from era_ingest.settings import load_settings
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from era_ingest.core.audit import Finding
     from era_ingest.errors import EraError
     from era_ingest.pipelines.indexes import DomainIndexReport
-    from era_ingest.pipelines.report import Progress
 
 
 @dataclass
@@ -32,7 +31,9 @@ class FakeEra:
         statuses: How a book ends that does not end as ``loaded``.
         findings: What the audit finds.
         error: What stops the loading.
+        quarantine: What is in quarantine then.
         works: What was asked for.
+        while_loading: Called after each book.
     """
 
     statuses: dict[str, BookStatus] = field(default_factory=dict)
@@ -41,12 +42,15 @@ class FakeEra:
     quarantine: dict[str, int] = field(default_factory=dict)
     works: list[BookWork] = field(default_factory=list)
     retries: bool = False
+    while_loading: Callable[[], None] = lambda: None
 
     def load(self, work: BookWork, report: Callable[[Progress], None]) -> Loaded:
-        del report
         self.works.append(work)
         books = [self._book(slug) for slug in work.slugs]
         books += [BookReport(slug, slug, BookStatus.REMOVED) for slug in work.removed]
+        for number in range(len(books)):
+            report(Progress(number, len(books), books=books[:number]))
+            self.while_loading()
         result = IngestReport(books=books, model="hashing/768", requests=3, seconds=1.0, error=self.error)
         result.changed_domains = {"ethics"}
         return Loaded(result, self.findings, (), self.quarantine, audited=work.audit)

@@ -9,6 +9,7 @@ import pytest
 
 from era_ingest.core.audit import error, warning
 from era_ingest.errors import StoreUnavailableError
+from era_ingest.orchestration import book_recording
 from era_ingest.orchestration.assets.ingest import load_books
 from era_ingest.orchestration.jobs import books_config, ingest_job
 from era_ingest.orchestration.partitions import BOOKS, Target, range_tags
@@ -127,6 +128,23 @@ def test_unchanged_books_of_a_list_cost_nothing(era: FakeEra, instance: dg.Dagst
     era.statuses = {first: BookStatus.UNCHANGED, second: BookStatus.UNCHANGED}
     result = execute(era, instance, config=books_config(Target(listed=(first, second))))
     assert materialized(instance, Stage.CHUNKS, result.run_id) == [second]
+
+
+def test_books_are_recorded_while_the_run_goes_on(
+    era: FakeEra, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finished books have their materialization before the run is over, each once; the last comes at the end."""
+    monkeypatch.setattr(book_recording, "PAUSE_S", 0.0)
+    before = set(instance.get_materialized_partitions(dg.AssetKey("chunks")))
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(len(set(instance.get_materialized_partitions(dg.AssetKey("chunks"))) - before))
+
+    era.while_loading = look
+    result = execute(era, instance, config=books_config(Target(listed=("x1", "x2", "x3", "x4"))))
+    assert seen == [0, 0, 1, 2]
+    assert materialized(instance, Stage.CHUNKS, result.run_id) == ["x1", "x2", "x3", "x4"]
 
 
 def test_an_early_stop_keeps_what_was_finished(era: FakeEra, instance: dg.DagsterInstance) -> None:

@@ -15,15 +15,13 @@ from pydantic import Field
 
 from era_ingest.errors import EraError
 from era_ingest.orchestration import schemas
+from era_ingest.orchestration.book_recording import GOOD, BookRecorder
 from era_ingest.orchestration.checks import BOOK_CHECKS, CheckEvent, evaluate_books
 from era_ingest.orchestration.metadata import book_metadata, run_metadata
 from era_ingest.orchestration.partitions import BOOKS, DOMAINS, keys_of, register, unregister
-from era_ingest.orchestration.progress import Observer
 from era_ingest.orchestration.recording import (
-    Made,
     fail,
     has_dependents,
-    record,
     record_quarantine,
     yield_outputs,
 )
@@ -32,7 +30,6 @@ from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, St
 
 GROUP = "corpus"
 OWNERS = ["team:corpus"]
-GOOD = frozenset({BookStatus.LOADED, BookStatus.UNCHANGED})
 
 
 class BooksConfig(dg.Config):
@@ -114,9 +111,12 @@ def load_books(
     """Take the run's books through the stages that are selected; record each book that came through."""
     work = build_work(context, config)
     register(context.instance, BOOKS, work.slugs)
-    loaded = _load(context, work, era)
+    recorder = BookRecorder(context, work)
+    loaded = _load(context, work, era, recorder)
     report = loaded.report
-    recorded = _record(context, work, report)
+    recorded = recorder.finish(report)
+    if loaded.unknown:
+        context.log.warning("not in a landing folder: %s", ", ".join(loaded.unknown[:10]))
     unregister(context.instance, BOOKS, [b.slug for b in report.books if b.status is BookStatus.REMOVED])
     register(context.instance, BOOKS, [b.slug for b in report.books if b.status in GOOD])
     register(context.instance, DOMAINS, sorted(report.changed_domains))
@@ -154,41 +154,11 @@ def build_work(context: dg.AssetExecutionContext, config: BooksConfig) -> BookWo
     )
 
 
-def _load(context: dg.AssetExecutionContext, work: BookWork, era: Era) -> Loaded:
+def _load(context: dg.AssetExecutionContext, work: BookWork, era: Era, recorder: BookRecorder) -> Loaded:
     try:
-        return era.load(work, Observer(context.log_event))
+        return era.load(work, recorder)
     except EraError as error:
         fail(context, error, retries=era.retries)
-
-
-def _record(context: dg.AssetExecutionContext, work: BookWork, report: IngestReport) -> list[BookReport]:
-    """Record each good book once an asset; return those that were.
-
-    A book that was found unchanged is recorded where its partition was asked for (a backfill waits for it) or has
-    no materialization yet. The last one carries what is true of the whole run.
-    """
-    asked = frozenset(keys_of(context))
-    known = (
-        context.instance.get_materialized_partitions(dg.AssetKey(Stage.VECTOR_TABLES.value))
-        if not asked
-        else set()
-    )
-    good = [
-        book
-        for book in report.books
-        if book.status in GOOD
-        and (book.status is BookStatus.LOADED or book.slug in asked or book.slug not in known)
-    ]
-    if not good or has_dependents(context):
-        return good
-    whole = run_metadata(report)
-    for stage in Stage:
-        if stage in work.stages:
-            made = [Made(b.slug, book_metadata(stage, b, model=report.model)) for b in good]
-            last = made[-1]
-            made[-1] = Made(last.partition, {**last.metadata, **whole}, last.tags)
-            record(context, stage.value, made)
-    return good
 
 
 def _yield_for_dependents(
