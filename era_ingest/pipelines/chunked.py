@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
+from era_ingest.store.arrow import fixed_binary_array
 from era_ingest.store.chunk_table import hashes_of, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import pyarrow as pa
 
     from era_ingest.core.record import BookRecord
 
@@ -53,5 +55,5 @@ class ChunkedBook:
         if not hashes:
             return []
         column = self.table.column("content_hash").combine_chunks()
-        positions = pc.index_in(pa.array(hashes, type=column.type), value_set=column)
+        positions = pc.index_in(fixed_binary_array(hashes, column.type.byte_width), value_set=column)
         return [str(text) for text in self.table.column("text").take(positions).to_pylist()]

@@ -11,6 +11,13 @@ import pyarrow as pa
 from era_ingest.core.model import Category, Chunk
 from era_ingest.core.record import BookRecord
 from era_ingest.errors import MalformedDocumentError
+from era_ingest.store.arrow import (
+    fixed_binary_array,
+    float64_array,
+    int32_array,
+    string_array,
+    string_list_array,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -68,29 +75,23 @@ def build_table(
     """
     rows = list(chunks)
     titles = titles or {}
-    columns = [
-        [chunk.id.bytes for chunk in rows],
-        [chunk.book for chunk in rows],
-        [chunk.chapter for chunk in rows],
-        [titles.get(chunk.chapter) for chunk in rows],
-        [chunk.category.value for chunk in rows],
-        [chunk.domains for chunk in rows],
-        [chunk.text for chunk in rows],
-        [chunk.weight for chunk in rows],
-        [chunk.content_hash for chunk in rows],
-        [chunk.start for chunk in rows],
-        [chunk.end for chunk in rows],
+    arrays: list[Any] = [
+        fixed_binary_array([chunk.id.bytes for chunk in rows], 16),
+        string_array([chunk.book for chunk in rows]),
+        int32_array([chunk.chapter for chunk in rows]),
+        string_array([titles.get(chunk.chapter) for chunk in rows]),
+        string_array([chunk.category.value for chunk in rows]),
+        string_list_array([chunk.domains for chunk in rows]),
+        string_array([chunk.text for chunk in rows]),
+        float64_array([chunk.weight for chunk in rows]),
+        fixed_binary_array([chunk.content_hash for chunk in rows], 32),
+        int32_array([chunk.start for chunk in rows]),
+        int32_array([chunk.end for chunk in rows]),
     ]
     schema = SCHEMA
     if record is not None:
         schema = schema.with_metadata({**(SCHEMA.metadata or {}), RECORD_KEY: record.to_json().encode()})
-    arrays: list[Any] = [
-        pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)
-    ]
-    return pa.table(
-        arrays,
-        schema=schema,
-    )
+    return pa.table(arrays, schema=schema)
 
 
 def record_of(table: pa.Table) -> BookRecord:
