@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -17,7 +17,6 @@ from era_ingest.core.model import DOCTRINE_CATEGORIES, Category
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
-    from uuid import UUID
 
 DOCTRINE_FILE = "doctrine.json"
 CATEGORY_FILES = tuple(f"{category.plural}.json" for category in DOCTRINE_CATEGORIES)
@@ -26,12 +25,11 @@ DOMAIN_FILES = (*CATEGORY_FILES, DOCTRINE_FILE)
 COMBINED_FILE = "combined_vector.index"
 
 
-@dataclass(frozen=True, slots=True)
-class MinisterEntry:
+class MinisterEntry(NamedTuple):
     """One doctrine entry of a domain.
 
     Attributes:
-        id: The chunk's id.
+        id: The chunk's id, a UUID as text.
         text: Its statement.
         book: The book's name.
         chapter: The chapter's index.
@@ -40,13 +38,13 @@ class MinisterEntry:
         embedding_id: Id of its row in ``doctrine_embeddings_all``; None where the embedder refused the text.
     """
 
-    id: UUID
+    id: str
     text: str
     book: str
     chapter: int
     category: Category
     weight: float
-    embedding_id: UUID | None
+    embedding_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ def build_domain(
         chapter and text. A domain without entries has no files.
     """
     stamp = format_time(last_updated)
-    ordered = sorted(entries, key=lambda entry: (entry.book, entry.chapter, entry.text, entry.id.bytes))
+    ordered = sorted(entries, key=lambda entry: (entry.book, entry.chapter, entry.text, entry.id))
     lists = {
         category: [entry for entry in ordered if entry.category is category]
         for category in DOCTRINE_CATEGORIES
@@ -200,11 +198,11 @@ def _count(
 
 def _show(entry: MinisterEntry) -> dict[str, Any]:
     return {
-        "id": str(entry.id),
+        "id": entry.id,
         "text": entry.text,
         "source": {"book": entry.book, "chapter": entry.chapter},
         "weight": entry.weight,
-        "embedding_id": None if entry.embedding_id is None else str(entry.embedding_id),
+        "embedding_id": entry.embedding_id,
     }
 
 

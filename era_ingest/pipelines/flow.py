@@ -33,6 +33,8 @@ MAX_CHUNKS_IN_FLOW = 20_000
 """Chunks of the books between reading and loading; one larger book goes alone."""
 LOOKUP_CHUNKS = 8_192
 """Chunks whose hashes one query to the embedding store asks for, about."""
+LOADERS = 2
+"""Books loaded at the same time: while the database writes one, the next one is put together and sent."""
 _TEXT_QUEUE = 2_048
 
 
@@ -66,7 +68,7 @@ class Steps(Protocol):
         ...
 
     async def load(self, book: ChunkedBook, counts: TextCounts) -> None:
-        """Bring the rows of one book, whose texts are all settled, into the tables."""
+        """Bring the rows of one book, whose texts are all settled, into the tables; several run at once."""
         ...
 
     async def lack(self, book: ChunkedBook) -> None:
@@ -138,7 +140,8 @@ class IngestFlow:
                     group.create_task(self._resolve()),
                 ]
                 group.create_task(self._embed())
-                group.create_task(self._load())
+                for _ in range(LOADERS):
+                    group.create_task(self._load())
         except* EraError as errors:
             self._stopped = self._stopped or first_error(errors)
         return self._stopped
@@ -230,3 +233,4 @@ class IngestFlow:
             book = self._books.pop(slug)
             await self._steps.load(book, self._ledger.close(slug))
             await self._gauge.give(book.chunk_count)
+        self._ready.put_nowait(None)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _DOMAIN_LOCKS = 0x65726103
 """First key of the advisory locks of domains' files."""
 _COMBINED_LOCK = 0x65726104
+_CATEGORIES = {category.value: category for category in Category}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +114,13 @@ async def _build(conn: AsyncConnection[Any], domain: str, last_updated: datetime
     async with conn.cursor(binary=True) as cursor:
         await cursor.execute(
             """
-            select id, text, book, chapter, category, weight, embedding_id from era.minister_entries
-            where domains @> array[%s::text]
+            select id::text, text, book, chapter, category, weight, embedding_id::text
+            from era.minister_entries where domains @> array[%s::text]
             """,
             (domain,),
         )
         entries = [
-            MinisterEntry(identifier, text, book, chapter, Category(category), weight, embedding_id)
-            async for identifier, text, book, chapter, category, weight, embedding_id in cursor
+            MinisterEntry(identifier, text, book, chapter, _CATEGORIES[category], weight, embedding_id)
+            for identifier, text, book, chapter, category, weight, embedding_id in await cursor.fetchall()
         ]
     return await asyncio.to_thread(build_domain, domain, entries, last_updated=last_updated)

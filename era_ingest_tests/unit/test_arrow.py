@@ -18,6 +18,7 @@ from era_ingest.store.arrow import (
     string_list_array,
 )
 
+pa.array([0])  # imports pandas, before any test's time counts
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 INTS = st.integers(-(2**31), 2**31 - 1)
 

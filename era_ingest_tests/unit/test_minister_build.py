@@ -23,13 +23,13 @@ UPDATED = datetime(2026, 3, 4, 5, 6, 7, 890_000, tzinfo=UTC)
 
 def _entry(number: int, category: Category = Category.RULE, **changes: Any) -> MinisterEntry:
     values: dict[str, Any] = {
-        "id": UUID(int=number),
+        "id": str(UUID(int=number)),
         "text": f"Statement {number}",
         "book": "Book",
         "chapter": number,
         "category": category,
         "weight": 1.0,
-        "embedding_id": UUID(int=number),
+        "embedding_id": str(UUID(int=number)),
     }
     return MinisterEntry(**(values | changes))
 
@@ -95,8 +95,8 @@ def test_domain_without_entries_has_no_files() -> None:
 
 def test_statistics_count_entries_books_and_chapters() -> None:
     """Two chapters of one book and one of another are three chapters of two books."""
-    entries = [_entry(1), _entry(2), _entry(2, Category.CLAIM, id=UUID(int=9), embedding_id=None)]
-    entries.append(_entry(1, book="Other", id=UUID(int=8)))
+    entries = [_entry(1), _entry(2), _entry(2, Category.CLAIM, id=str(UUID(int=9)), embedding_id=None)]
+    entries.append(_entry(1, book="Other", id=str(UUID(int=8))))
     assert build_domain("war", entries, last_updated=UPDATED).statistics == DomainStatistics(
         total_entries=4,
         principles=0,
