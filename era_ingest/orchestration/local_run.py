@@ -213,18 +213,24 @@ class LocalWork:
             )
             found = {source.slug: source for source in arrivals.sources}
             loaded = await load_found(services, work, found, arrivals.removed, self._report)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._audit(services, work, loaded))
-                group.create_task(self._derive(services, loaded))
+            await self._follow_up(services, work, loaded)
 
-    async def _audit(self, services: Services, work: BookWork, loaded: Loaded) -> None:
-        self.loaded.set_result(await audit_loaded(services, work, loaded))
-
-    async def _derive(self, services: Services, loaded: Loaded) -> None:
-        """Bring what stands upon the tables up to date, if all books were loaded."""
+    async def _follow_up(self, services: Services, work: BookWork, loaded: Loaded) -> None:
+        """Audit what was loaded; bring what stands upon the tables up to date, if all of it was loaded."""
         complete = loaded.report.error is None
-        self.ministers.set_result(await build_ministers(services) if complete else None)
-        self.indexes.set_result(await refresh_domain_indexes(services) if complete else [])
+
+        async def audit() -> None:
+            self.loaded.set_result(await audit_loaded(services, work, loaded))
+
+        async def build() -> None:
+            self.ministers.set_result(await build_ministers(services) if complete else None)
+
+        async def index() -> None:
+            self.indexes.set_result(await refresh_domain_indexes(services) if complete else [])
+
+        async with asyncio.TaskGroup() as group:
+            for step in (audit, build, index):
+                group.create_task(step())
 
 
 def _first_of(error: BaseException) -> BaseException:

@@ -64,10 +64,10 @@ async def fill_staging(
             known boolean, id uuid, digest uuid, weight double precision, chapter integer,
             start_char integer, end_char integer, content_hash bytea, category text, book text,
             domains text[], chapter_title text, text text
-        ) on commit delete rows
+        ) on commit delete rows;
+        delete from pg_temp.era_staging
         """
     )
-    await conn.execute("delete from pg_temp.era_staging")
     pairs: set[tuple[str, tuple[str, ...]]] = set()
     async with (
         conn.cursor() as cursor,
