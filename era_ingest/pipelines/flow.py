@@ -121,6 +121,7 @@ class IngestFlow:
         self._ready: asyncio.Queue[str | None] = asyncio.Queue()
         self._feeders: list[asyncio.Task[None]] = []
         self._stopped: EraError | None = None
+        self.bytes_read = 0
         self.texts_known = 0
         self.texts_settled = 0
         self.reading_done = False
@@ -182,6 +183,7 @@ class IngestFlow:
 
     async def _admit(self, book: ChunkedBook, known: Collection[bytes], refused: Collection[bytes]) -> None:
         slug = book.record.slug
+        self.bytes_read += sum(file.size for file in book.record.files)
         self._books[slug] = book
         admission = self._ledger.admit(slug, book.hashes, known=known, refused=refused)
         if admission.ready:

@@ -90,7 +90,14 @@ async def _work(
     client = EmbeddingClient(embedder, build_limiter(services.settings), settings=services.settings)
     steps = DatabaseSteps(services, request, embedder, plan.model, result)
     flow = IngestFlow(steps, client if Stage.EMBEDDINGS in request.stages else None)
-    meter = Meter(flow, client, result, total=len(request.sources) + len(request.removed))
+    meter = Meter(
+        flow,
+        client,
+        result,
+        total=len(request.sources) + len(request.removed),
+        total_bytes=sum(source.size for source in plan.work),
+        price=services.settings.embed_price,
+    )
     ticking = asyncio.create_task(meter.tick(report))
     try:
         result.error = await flow.run(read_planned(services, request, plan, result))
