@@ -1,7 +1,7 @@
 """A local embedding server of given latency, for measuring: the same vectors again and again, at little CPU.
 
-It answers ``POST /v1/embeddings`` as OpenAI's API does with ``encoding_format: base64``. Its own CPU counts
-against both sides of a comparison alike.
+It answers ``POST /v1/embeddings`` as OpenAI's API does, with ``encoding_format: base64`` where that is asked for,
+else with numbers. Its own CPU counts against all sides of a comparison alike.
 
     python -m era_ingest.bench.server --latency-ms 60 --per-text-ms 0.2 --dimensions 768
 
@@ -16,6 +16,7 @@ import base64
 import contextlib
 import subprocess
 import sys
+import urllib.request
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from aiohttp import web
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy.typing as npt
 
 POOL_VECTORS = 2048
 MAX_BODY_BYTES = 64 << 20
@@ -56,7 +59,9 @@ class PoolServer:
 
     def __init__(self, latency: Latency) -> None:
         self._latency = latency
-        self._pool = _make_pool(latency.dimensions)
+        vectors = _make_pool(latency.dimensions)
+        self._base64 = [b'"%b"' % base64.b64encode(vector.astype("<f4").tobytes()) for vector in vectors]
+        self._numbers = [orjson.dumps(vector.tolist()) for vector in vectors]
         self._requests = 0
         self._texts = 0
 
@@ -68,13 +73,15 @@ class PoolServer:
         return app
 
     async def _embed(self, request: web.Request) -> web.Response:
-        texts = orjson.loads(await request.read())["input"]
+        asked = orjson.loads(await request.read())
+        texts = asked["input"]
+        pool = self._base64 if asked.get("encoding_format") == "base64" else self._numbers
         self._requests += 1
         self._texts += len(texts)
         await asyncio.sleep((self._latency.request_ms + self._latency.text_ms * len(texts)) / 1000)
         items = b",".join(
-            b'{"object":"embedding","index":%d,"embedding":"%b"}'
-            % (place, self._pool[zlib.crc32(text.encode()) % POOL_VECTORS])
+            b'{"object":"embedding","index":%d,"embedding":%b}'
+            % (place, pool[zlib.crc32(text.encode()) % POOL_VECTORS])
             for place, text in enumerate(texts)
         )
         tokens = sum(map(len, texts)) // 4
@@ -85,10 +92,32 @@ class PoolServer:
         return web.json_response({"requests": self._requests, "texts": self._texts})
 
 
-def _make_pool(dimensions: int) -> list[bytes]:
+def _make_pool(dimensions: int) -> npt.NDArray[np.float32]:
     table = np.random.default_rng(7).standard_normal((POOL_VECTORS, dimensions), dtype=np.float32)
     table /= np.linalg.norm(table, axis=1)[:, None]
-    return [base64.b64encode(row.astype("<f4").tobytes()) for row in table]
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a server was asked for since its start.
+
+    Attributes:
+        requests: Requests.
+        texts: Texts in them.
+    """
+
+    requests: int
+    texts: int
+
+    def __sub__(self, before: Asked) -> Asked:
+        return Asked(self.requests - before.requests, self.texts - before.texts)
+
+
+def fetch_asked(server_url: str) -> Asked:
+    """Ask a server what it was asked for."""
+    with urllib.request.urlopen(f"{server_url}/stats", timeout=10) as reply:  # noqa: S310 - our own server
+        return Asked(**orjson.loads(reply.read()))
 
 
 @contextmanager

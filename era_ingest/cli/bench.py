@@ -77,17 +77,32 @@ def load(ctx: click.Context, runs: int, rows: int, plot: Path | None, *, as_json
 
 @bench.command()
 @click.option("-n", "--runs", default=3, show_default=True, type=click.IntRange(1), help="Repetitions.")
-@click.option("--texts", default=10_000, show_default=True, type=click.IntRange(100), help="Short texts.")
+@click.option(
+    "--workload",
+    "kind",
+    default="entries",
+    show_default=True,
+    type=click.Choice(["entries", "passages"]),
+    help="Short texts, or chapters that are cut into passages.",
+)
+@click.option(
+    "--texts",
+    type=click.IntRange(100),
+    help="So many; about so many passages. [10000 entries, 5250 passages]",
+)
+@click.option("--peer", "named", multiple=True, metavar="NAME=COMMAND", help="Measure it too; repeatable.")
 @click.option("--latency-ms", default=60.0, show_default=True, help="The server's, a request.")
 @click.option("--per-text-ms", default=0.2, show_default=True, help="And text.")
 @click.option("--dimensions", default=768, show_default=True, type=click.IntRange(1, 16_000))
-@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the seconds (PNG or SVG).")
+@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the programs' seconds (PNG or SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def ingest(
     ctx: click.Context,
     runs: int,
-    texts: int,
+    kind: str,
+    texts: int | None,
+    named: tuple[str, ...],
     latency_ms: float,
     per_text_ms: float,
     dimensions: int,
@@ -95,23 +110,43 @@ def ingest(
     *,
     as_json: bool,
 ) -> None:
-    """Compare `era ingest`, as a whole process, with a program written by hand for the same work.
+    """Compare `era ingest`, as a whole process, with a program written by hand for the same work, and with peers.
 
-    Against a local server of given latency; then again unchanged, and with 1 % of the texts changed. Uses a
-    scratch database where ERA_DATABASE_URL says, else a scratch embedded server. Other settings count: preset,
-    batch size, controller.
+    Against a local server of given latency; then again unchanged, and with about 1 % of the texts changed. Uses
+    scratch databases where ERA_DATABASE_URL says, else on a scratch embedded server. Other settings count:
+    preset, batch size, controller.
+
+    A peer is any program that takes FOLDER URL DATABASE_URL, brings the database up to date with the folder's
+    books, and prints one JSON line with the texts that it embedded as "texts". It may keep files in the folder
+    BENCH_STATE, and finds batch size, requests in flight and vector size as BENCH_BATCH, BENCH_IN_FLIGHT and
+    BENCH_DIMENSIONS. Its rows are counted in the database. tools/peers has some.
     """
     from era_ingest.bench.ingest import bench_ingest
+    from era_ingest.bench.measure import build_ratio_table
+    from era_ingest.bench.programs import parse_peers
     from era_ingest.bench.server import Latency
+    from era_ingest.bench.side_by_side import build_program_table, plot_programs
+    from era_ingest.bench.workload import USUAL_TEXTS, Kind, Workload
 
+    try:
+        peers = parse_peers(named)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--peer") from error
+    workload = Workload(Kind(kind), texts or USUAL_TEXTS[Kind(kind)])
     found = bench_ingest(
         settings_of(ctx),
-        texts=texts,
+        workload,
         runs=runs,
         latency=Latency(latency_ms, per_text_ms, dimensions),
-        on_run=_counter(runs),
+        peers=peers,
+        on_step=lambda line: click.echo(line, err=True),
     )
-    _show(found, plot, as_json=as_json)
+    if plot is not None:
+        plot_programs(found, plot)
+    if as_json:
+        click.echo(json.dumps(found.as_dict()))
+    else:
+        _print(build_ratio_table(found), build_program_table(found))
 
 
 def _counter(runs: int) -> Callable[[int], None]:
