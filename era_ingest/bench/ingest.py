@@ -90,21 +90,52 @@ def bench_ingest(
         EraError: One of the programs failed, or did other work than it should.
     """
     latency = latency or Latency()
+    batch, in_flight = settings.batch_texts, settings.bounds.max_in_flight
     programs: list[Program] = [
-        Bound(settings.batch_texts, settings.bounds.max_in_flight),
+        Bound(batch, in_flight),
         Era(latency.dimensions),
-        *(Peer(name, command, settings, latency.dimensions) for name, command in (peers or {}).items()),
+        *(
+            Peer(name, command, batch, in_flight, latency.dimensions)
+            for name, command in (peers or {}).items()
+        ),
     ]
+    with scratch_home(settings) as (home, database_server), running_server(latency) as server_url:
+        found = compare_programs(
+            programs, workload, home, database_server, server_url, runs=runs, on_step=on_step
+        )
+    return _summarise(found, programs, workload, latency, settings)
+
+
+def compare_programs(
+    programs: Sequence[Program],
+    workload: Workload,
+    folder: Path,
+    database_server: str,
+    server_url: str,
+    *,
+    runs: int,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> list[dict[str, float]]:
+    """Let programs do the same work in turns; return the figures of each run.
+
+    Args:
+        programs: What is compared.
+        workload: What is ingested.
+        folder: An empty folder.
+        database_server: URL of any database of a server where databases may be created.
+        server_url: The embedding server; nobody else uses it.
+        runs: Repetitions, >= 1.
+        on_step: Told what was done, a line at a time.
+
+    Raises:
+        EraError: One of the programs failed, or did other work than it should.
+    """
     found = []
-    with (
-        scratch_home(settings) as (home, database_server),
-        running_server(latency) as server_url,
-        ExitStack() as stack,
-    ):
+    with ExitStack() as stack:
         prepared = {}
         for program in programs:
             prepared[program.name] = stack.enter_context(scratch_database(database_server))
-            program.prepare(_ground(home / "prepared", program, server_url, prepared[program.name]))
+            program.prepare(_ground(folder / "prepared", program, server_url, prepared[program.name]))
             on_step(f"{program.name} is prepared")
         for number in range(runs):
             with ExitStack() as databases:
@@ -112,12 +143,12 @@ def bench_ingest(
                 for program in programs:
                     template = prepared[program.name]
                     url = databases.enter_context(scratch_database(database_server, template=template))
-                    grounds[program.name] = _ground(home / f"run-{number}", program, server_url, url)
+                    grounds[program.name] = _ground(folder / f"run-{number}", program, server_url, url)
                 first = number % len(programs)
                 turns = [*programs[first:], *programs[:first]]
                 found.append(_measure(turns, grounds, workload, on_step))
             on_step(f"run {number + 1} of {runs}")
-    return _summarise(found, programs, workload, latency, settings)
+    return found
 
 
 def _ground(folder: Path, program: Program, server_url: str, database_url: str) -> Ground:

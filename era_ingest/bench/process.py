@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from era_ingest.bench import spawn
 from era_ingest.errors import EraError
 
 if TYPE_CHECKING:
@@ -30,8 +28,7 @@ class Finished:
     Attributes:
         wall_s: Seconds from its start to its end, imports included.
         cpu_s: CPU seconds of it and its children.
-        peak_mb: Greatest memory of it or one of its children, resident, 10^6 bytes. Linux counts from the
-            fork on, so that it is never less than what the caller had then.
+        peak_mb: Greatest memory of it or one of its children, resident, 10^6 bytes.
         told: The JSON object on the last line of its output.
     """
 
@@ -57,27 +54,21 @@ def run_process(
             message holds the end of what it said.
     """
     name = name or " ".join(Path(part).name for part in command[:3])
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        started = time.perf_counter()
-        try:
-            process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)  # noqa: S603 - asked for
-        except OSError as error:
-            raise EraError(f"{name} cannot be started: {error}") from error
-        killer = threading.Timer(timeout_s, process.kill)
-        killer.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        wall_s = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        killer.cancel()
-        out.seek(0)
-        lines = out.read().decode(errors="replace").splitlines()
+    with tempfile.TemporaryDirectory(prefix="era-bench-") as folder:
+        report, out, err = (Path(folder, part) for part in ("report", "out", "err"))
+        starter = [sys.executable, "-I", "-S", spawn.__file__, str(report), str(timeout_s), *command]
+        with out.open("wb") as to_out, err.open("wb") as to_err:
+            subprocess.run(starter, env=environment, stdout=to_out, stderr=to_err, check=True)  # noqa: S603
+        found = json.loads(report.read_bytes())
+        if "error" in found:
+            raise EraError(f"{name} cannot be started: {found['error']}")
+        lines = out.read_text(errors="replace").splitlines()
         told = _parse_object(lines[-1]) if lines else None
-        if process.returncode != 0 or told is None:
-            err.seek(0)
-            said = err.read().decode(errors="replace")[-_ERROR_CHARS:].strip()
-            how = "no JSON object on its last line" if process.returncode == 0 else f"{process.returncode}"
-            raise EraError(f"{name} ended after {wall_s:.1f} s with {how}: {said}")
-    return Finished(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / _KIB_PER_MB, told)
+        if found["returncode"] != 0 or told is None:
+            how = found["returncode"] or "no JSON object on its last line"
+            said = err.read_text(errors="replace")[-_ERROR_CHARS:].strip()
+            raise EraError(f"{name} ended after {found['wall_s']:.1f} s with {how}: {said}")
+    return Finished(found["wall_s"], found["cpu_s"], found["maxrss"] / _KIB_PER_MB, told)
 
 
 def _parse_object(line: str) -> dict[str, Any] | None:

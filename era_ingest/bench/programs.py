@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from era_ingest.settings import Settings
-
 _PEER_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _RESERVED = ("bound", "era")
 _REPLACED = ("ERA_EMBED_API_KEY", "ERA_CHUNKS_URL", "ERA_EMBED_MAX_TOKENS", "ERA_EMBED_MAX_COST")
@@ -174,14 +172,15 @@ class Peer:
     Attributes:
         name: What its figures begin with.
         command: The program and its first arguments.
-        settings: Batch size and the bound of requests in flight; it finds them as BENCH_BATCH and
-            BENCH_IN_FLIGHT, and the vectors' size as BENCH_DIMENSIONS.
-        dimensions: Size of the vectors.
+        batch_texts: Texts a request; it finds them as BENCH_BATCH.
+        in_flight: Requests at once, at most: BENCH_IN_FLIGHT.
+        dimensions: Size of the vectors: BENCH_DIMENSIONS.
     """
 
     name: str
     command: tuple[str, ...]
-    settings: Settings
+    batch_texts: int
+    in_flight: int
     dimensions: int
 
     def prepare(self, ground: Ground) -> None:
@@ -192,8 +191,8 @@ class Peer:
         """Run it."""
         mine = {
             "BENCH_STATE": str(ground.state),
-            "BENCH_BATCH": str(self.settings.batch_texts),
-            "BENCH_IN_FLIGHT": str(self.settings.bounds.max_in_flight),
+            "BENCH_BATCH": str(self.batch_texts),
+            "BENCH_IN_FLIGHT": str(self.in_flight),
             "BENCH_DIMENSIONS": str(self.dimensions),
         }
         others = {name: value for name, value in os.environ.items() if not name.startswith("ERA_")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,10 +46,32 @@ def test_ingest_prints_ratios(runner: CliRunner) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["bench"] == "ingest"
-    assert found["ratios"]["era_wall_over_bound_wall"] > 0
+    assert found["ratios"]["era_wall_over_bound"] > 0
+    assert found["ratios"]["era_inner_over_bound"] > 0
     assert found["figures"]["era_unchanged_requests"]["median"] == 0
     assert found["figures"]["era_changed_texts"]["median"] == 2
     assert found["figures"]["era_peak_mb"]["median"] > 50
+
+
+@pytest.mark.slow
+def test_ingest_of_passages_stands_beside_peers(runner: CliRunner, tmp_path: Path) -> None:
+    """In the table and the picture; here the peer is the bound again."""
+    picture = tmp_path / "ingest.png"
+    peer = f"twin={sys.executable} -m era_ingest.bench.bound"
+    arguments = ["-n", "1", "--workload", "passages", "--texts", "100", "--latency-ms", "1"]
+    arguments += ["--dimensions", "32", "--peer", peer, "--plot", str(picture)]
+    done = runner.invoke(cli, ["bench", "ingest", *arguments])
+    assert done.exit_code == 0, done.output
+    assert "era_wall_over_fastest_peer" in done.stdout
+    assert "twin" in done.stdout
+    assert picture.stat().st_size > 1000
+
+
+def test_a_peer_without_a_command_is_said(runner: CliRunner) -> None:
+    """Before anything runs."""
+    done = runner.invoke(cli, ["bench", "ingest", "--peer", "pgai"])
+    assert done.exit_code == 2
+    assert "NAME=COMMAND" in done.output
 
 
 def test_controller_prints_a_row_a_family_and_controller(runner: CliRunner, tmp_path: Path) -> None:
