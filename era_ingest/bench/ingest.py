@@ -9,6 +9,7 @@ is counted at the server, what was stored in the database.
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -134,16 +135,20 @@ def compare_programs(
     with ExitStack() as stack:
         prepared = {}
         for program in programs:
-            prepared[program.name] = stack.enter_context(scratch_database(database_server))
-            program.prepare(_ground(folder / "prepared", program, server_url, prepared[program.name]))
+            url = stack.enter_context(scratch_database(database_server))
+            prepared[program.name] = _ground(folder / "prepared", program, server_url, url)
+            program.prepare(prepared[program.name])
             on_step(f"{program.name} is prepared")
         for number in range(runs):
             with ExitStack() as databases:
                 grounds = {}
                 for program in programs:
-                    template = prepared[program.name]
-                    url = databases.enter_context(scratch_database(database_server, template=template))
-                    grounds[program.name] = _ground(folder / f"run-{number}", program, server_url, url)
+                    before = prepared[program.name]
+                    copy = scratch_database(database_server, template=before.database_url)
+                    url = databases.enter_context(copy)
+                    grounds[program.name] = _ground(
+                        folder / f"run-{number}", program, server_url, url, before
+                    )
                 first = number % len(programs)
                 turns = [*programs[first:], *programs[:first]]
                 found.append(_measure(turns, grounds, workload, on_step))
@@ -151,10 +156,16 @@ def compare_programs(
     return found
 
 
-def _ground(folder: Path, program: Program, server_url: str, database_url: str) -> Ground:
+def _ground(
+    folder: Path, program: Program, server_url: str, database_url: str, before: Ground | None = None
+) -> Ground:
+    """Make a program's folders, with what it left in its own ``before``."""
     ground = Ground(folder / "landing", folder / program.name, server_url, database_url)
     ground.landing.mkdir(parents=True, exist_ok=True)
-    ground.state.mkdir()
+    if before is None:
+        ground.state.mkdir()
+    else:
+        shutil.copytree(before.state, ground.state)
     return ground
 
 

@@ -71,7 +71,7 @@ def test_an_honest_peer_is_measured_beside_the_bound(compare: Compare, tmp_path:
     assert [found[f"bound_{stage}requests"] for stage in Stage] == [2, 0, 1]
     assert "bound_inner_s" in found
     assert "toy_inner_s" not in found, "it tells none"
-    assert (tmp_path / "run-0" / "toy" / "runs").read_text() == "xxx", "its folder is kept"
+    assert (tmp_path / "run-0" / "toy" / "runs").read_text() == "xxxx", "its folder is kept"
 
 
 def test_what_is_embedded_again_is_a_figure(compare: Compare) -> None:
