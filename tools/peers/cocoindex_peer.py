@@ -13,19 +13,23 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cocoindex as coco
 import numpy as np
-from cocoindex.connectors import postgres
 from openai import AsyncOpenAI
 
 from era_ingest.bench.reading import Row, read_rows
 from tools.peers.common import Job, parse_job, tell
+
+os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
+
+import cocoindex as coco  # it looks for that variable when it is imported
+from cocoindex.connectors import postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import asyncpg
     import numpy.typing as npt
+
 
 def encode(vector: npt.NDArray[np.float32]) -> str:
     """Return a vector as pgvector reads it."""
@@ -34,7 +38,7 @@ def encode(vector: npt.NDArray[np.float32]) -> str:
 
 JOB = parse_job()
 DATABASE: coco.ContextKey[asyncpg.Pool] = coco.ContextKey("bench_database")
-CLIENT: coco.ContextKey[AsyncOpenAI] = coco.ContextKey("bench_client")
+CLIENT = AsyncOpenAI(api_key="none", base_url=f"{JOB.server_url}/v1")
 COLUMNS = {
     "hash": postgres.ColumnDef("text", nullable=False),
     "book": postgres.ColumnDef("text"),
@@ -57,19 +61,17 @@ COUNTED = Counted()
 
 @coco.lifespan
 async def resources(builder: coco.EnvironmentBuilder) -> AsyncIterator[None]:
-    """Provide the database's pool and the server's client."""
-    client = AsyncOpenAI(api_key="none", base_url=f"{JOB.server_url}/v1")
-    async with await postgres.create_pool(JOB.database_url) as pool, client:
+    """Provide the database's pool."""
+    async with await postgres.create_pool(JOB.database_url) as pool:
         builder.provide(DATABASE, pool)
-        builder.provide(CLIENT, client)
         yield
 
 
 @coco.fn.as_async(batching=True, max_batch_size=JOB.batch)
 async def embed(texts: list[str]) -> list[npt.NDArray[np.float32]]:
     """Embed what CocoIndex has put together."""
+    reply = await CLIENT.embeddings.create(model="bench", input=texts)
     COUNTED.texts += len(texts)
-    reply = await coco.use_context(CLIENT).embeddings.create(model="bench", input=texts)
     return [np.asarray(item.embedding, dtype=np.float32) for item in reply.data]
 
 
@@ -106,6 +108,7 @@ async def run(job: Job) -> None:
 def main() -> None:
     """Run once."""
     started = time.perf_counter()
+    os.environ["COCOINDEX_MAX_INFLIGHT_COMPONENTS"] = str(JOB.batch * JOB.in_flight)
     os.environ["COCOINDEX_DB"] = str(JOB.state / "cocoindex")
     asyncio.run(run(JOB))
     tell(COUNTED.texts, time.perf_counter() - started)
