@@ -88,7 +88,7 @@ def _draw(axis: Axes, found: Benchmark, names: list[str], stage: str) -> None:
             textcoords="offset points",
             va="center",
         )
-    axis.margins(x=0.15)
+    axis.margins(x=0.25)
     axis.set_yticks(places, names)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.set_xlabel("seconds")
