@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from era_ingest.core.limiter.flight import NOTHING, Spend, Unit
+from era_ingest.core.limiter.flight import NOTHING, Spend, Unit, clamp
 from era_ingest.core.limiter.spending import Epoch
 from era_ingest.core.limiter.units import UnitChooser
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 ASK_S: Final = 0.5
 """Runs that share come by as often as this, seconds."""
-ALONE_ASK_S: Final = 2.0
+CLIMB_ASK_S: Final = 0.25
+"""... while the rate is not sure as often as this: all are to hear of a refusal at once..."""
+ALONE_ASK_S: Final = 1.0
 """... and one that is alone."""
 GONE_S: Final = 4.0
 """Who has not come by for so long is gone, and its share is free, seconds."""
@@ -29,8 +31,10 @@ HOLD: Final = 0.99
 """Share of the learned limit to pace at between probes."""
 GAIN: Final = 0.06
 """How far above it a probe goes."""
+GUESS_GAIN: Final = 0.1
+"""The same above a guess."""
 STEP: Final = 1.2
-"""What a climb multiplies the pace by, each ``ASK_S`` or two requests of every run."""
+"""What a climb multiplies the pace by, each ``ASK_S`` or ``FEW`` requests."""
 SEED: Final = 0.5
 """A climb begins at so much of what the runs' own estimates add up to."""
 FEW: Final = 8
@@ -43,18 +47,25 @@ BEYOND: Final = 4.0
 """Requests beyond the model that prove the limit higher, or lower."""
 SLACK: Final = 0.05
 """Relative error of the model that is no surprise."""
+FIRST: Final = 0.6
+"""What is left of the first guess when it is refused."""
 FALL: Final = 0.7
 """What is left of the estimate when the limit has fallen."""
+OVERSHOT: Final = 0.5
+"""A climb ends at this share of the pace at least, and ``SHRINK`` at most."""
 SHRINK: Final = 0.8
 """What is left of a guess that is refused before it measured anything."""
 REFUSED_SHARE: Final = 0.004
 """Each request that is let in earns so much of a refusal..."""
-PROBE_AT: Final = 2.0
+PROBE_AT: Final = 1.5
 """... and with so many saved up, the limit is probed."""
-DEBT: Final = -2.0
+DEBT: Final = -1.5
 PAUSE_REQUESTS: Final = 3.0
 """After a refusal nobody sends for so many requests' refill: room for all that comes a little early."""
 PAUSE_MOST_S: Final = 1.0
+FIRST_PAUSE_S: Final = 0.5
+RESTED: Final = 0.1
+"""If nobody sent for more than this share of a measurement, the bucket may have been full meanwhile."""
 ROUNDED_S: Final = 1.0
 """A Retry-After up to this may be a fraction rounded up to whole seconds."""
 MOST_EPOCHS: Final = 8
@@ -107,19 +118,25 @@ class Grant:
         pace: Units a second that this run may send; infinite: no rate is known, each is on its own.
         unit: Of the pace.
         starts_s: It may send from so many seconds on.
+        asks_in_s: It is to come by again after so many seconds.
     """
 
     others: int
     pace: float
     unit: Unit
     starts_s: float
+    asks_in_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A run on the board: when it was last here and comes again, whether it wants more, what it uses."""
+    """A run on the board: when it was last here and comes again, whether it wants more, what it uses.
+
+    It sends its share from ``starts_at`` on.
+    """
 
     seen_at: float
+    starts_at: float
     asks_in_s: float
     is_hungry: bool
     share: float
@@ -154,12 +171,14 @@ class Board:
     anchor: Mark | None = None
     last: Mark | None = None
     before: float = 0.0
+    gain: float = GAIN
     measured: int = 0
     purse: float = 0.0
     silent_until: float = -math.inf
     heard_until: float = -math.inf
     climb_at: float = 0.0
     epochs: tuple[Epoch, ...] = ()
+    rest_s: float = 0.0
 
     # ---- the door
 
@@ -178,8 +197,10 @@ class Board:
         others = len(board.members) - 1
         if others == 0:
             board = board._adopt(report)
+        elif name not in self.members:
+            board = board._welcome(now, report)
         elif board.phase is Phase.NONE and report.own_rate > 0:
-            board = board._begin(now, report)
+            board = board._begin(now, report, SEED * report.own_rate * len(board.members))
         for age_s in sorted(report.refusals, reverse=True):
             board = board._refused(now, now - age_s, report.retry_after_s)
         if others and board.phase is not Phase.NONE:
@@ -195,7 +216,17 @@ class Board:
         """Units a second that all runs together may send; infinite while no rate is known."""
         if self.phase is Phase.NONE:
             return math.inf
-        return self.rate * {Phase.PROBE: 1 + GAIN, Phase.HOLD: HOLD}.get(self.phase, 1.0)
+        return self.rate * {Phase.PROBE: 1 + self.gain, Phase.HOLD: HOLD}.get(self.phase, 1.0)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the rate rests on enough requests."""
+        return self.measured >= ENOUGH and self.phase is not Phase.CLIMB
+
+    @property
+    def asks_in_s(self) -> float:
+        """How often runs come by that share, seconds."""
+        return ASK_S if self.is_sure else CLIMB_ASK_S
 
     # ---- who is here
 
@@ -213,7 +244,8 @@ class Board:
         was = self.members.get(name)
         span = now - was.seen_at if was else 0.0
         used = report.accepted[self.unit] / span if span > 0.05 else was.used if was else 0.0
-        member = Member(now, ASK_S, report.is_hungry, was.share if was else 0.0, used)
+        starts_at = was.starts_at if was else now
+        member = Member(now, starts_at, ASK_S, report.is_hungry, was.share if was else 0.0, used)
         return replace(
             self,
             members={**self.members, name: member},
@@ -225,23 +257,23 @@ class Board:
     def _give(self, now: float, name: str, others: int) -> tuple[Board, Grant]:
         me = self.members[name]
         share = self._share(name) if others else math.inf
-        waits = [0.0]
-        if others and share < math.inf:
-            gap = self.mean[self.unit] / self.pace
-            place = sorted(self.members).index(name)
+        starts_s = 0.0
+        if share < math.inf:
             if self.silent_until > now:
-                waits.append(self.silent_until - now + place * gap)
+                place = sorted(self.members).index(name)
+                starts_s = self.silent_until - now + place * self.mean[self.unit] / self.pace
             if me.share <= 0:
-                waits += [o.seen_at + o.asks_in_s - now for n, o in self.members.items() if n != name]
-        kept = Member(
-            me.seen_at,
-            ASK_S if others else ALONE_ASK_S,
-            me.is_hungry,
-            share if share < math.inf else 0.0,
-            me.used,
+                known_to_all = max(o.seen_at + o.asks_in_s for n, o in self.members.items() if n != name)
+                starts_s = max(starts_s, known_to_all - now)
+        asks_in_s = self.asks_in_s if others else ALONE_ASK_S
+        kept = replace(
+            me,
+            starts_at=now + starts_s if starts_s > 0 else me.starts_at,
+            asks_in_s=asks_in_s,
+            share=share if share < math.inf else 0.0,
         )
         board = replace(self, members={**self.members, name: kept})
-        return board, Grant(others, share, self.unit, max(waits))
+        return board, Grant(others, share, self.unit, starts_s, asks_in_s)
 
     def _share(self, name: str) -> float:
         """Return units a second: what those leave who need less is divided among the others."""
@@ -264,7 +296,7 @@ class Board:
         amount = self.accepted[self.unit]
         for one in self.members.values():
             amount += min(one.share, one.used if not one.is_hungry else one.share) * max(
-                0.0, min(now - one.seen_at, ASK_S)
+                0.0, min(now - max(one.seen_at, one.starts_at), ASK_S)
             )
         if self.unit is Unit.REQUESTS:
             more = amount - self.accepted.requests
@@ -289,23 +321,31 @@ class Board:
             epochs=(),
         )
 
-    def _begin(self, now: float, report: Report) -> Board:
-        """Share from now on: climb from about half of what the runs found out by themselves."""
-        rate = SEED * report.own_rate * len(self.members)
-        return replace(self, phase=Phase.CLIMB, rate=rate, unit=report.own_unit, climb_at=now + ASK_S)
+    def _welcome(self, now: float, report: Report) -> Board:
+        """Take in a newcomer: what the runs knew before they knew of each other may be parts of the limit."""
+        if self.phase is Phase.NONE:
+            return self._begin(now, report, SEED * report.own_rate) if report.own_rate > 0 else self
+        if self.measured or (report.own_rate and report.own_unit is not self.unit):
+            return self
+        return self._begin(now, report, self.rate + SEED * report.own_rate)
+
+    def _begin(self, now: float, report: Report, rate: float) -> Board:
+        """Share from now on: climb from this rate."""
+        unit = report.own_unit if self.phase is Phase.NONE else self.unit
+        return replace(self, phase=Phase.CLIMB, rate=rate, unit=unit, climb_at=now + ASK_S)
 
     def _move_on(self, now: float) -> Board:
         """Climb, or probe, or see that a probe has proved the limit higher."""
         if now < self.silent_until:
             return self
         if self.phase is Phase.HOLD and self.purse >= PROBE_AT:
-            return replace(self, phase=Phase.PROBE, before=self.rate)
+            return replace(self, phase=Phase.PROBE, before=self.rate, gain=GAIN)
         if self.phase is Phase.PROBE and self._level(now) < -BEYOND * self.mean[self.unit]:
             here = Mark(now, self._accepted_at(now))
-            rate = self.rate * (1 + GAIN)
+            rate = self.rate * (1 + self.gain)
             return replace(self, phase=Phase.CLIMB, rate=rate, anchor=here, last=here, climb_at=now + ASK_S)
         if self.phase is Phase.CLIMB and now >= self.climb_at:
-            wait = max(ASK_S, 2 * len(self.members) * self.mean[self.unit] / self.rate)
+            wait = max(ASK_S, FEW * self.mean[self.unit] / self.rate)
             is_used = any(one.is_hungry for one in self.members.values())
             return replace(self, rate=self.rate * (STEP if is_used else 1.0), climb_at=now + wait)
         return self
@@ -323,24 +363,35 @@ class Board:
         if at <= self.heard_until or board.phase is Phase.NONE or len(board.members) < 2:
             return board
         mark = Mark(at, board._accepted_at(at))
-        board = board._measured_by(mark) if board.last and board.anchor else replace(board, anchor=mark)
-        board = replace(board, last=mark)
-        pause = min(PAUSE_MOST_S, PAUSE_REQUESTS * board.mean[board.unit] / max(board.rate, 1e-6))
-        if retry_after_s is not None and (retry_after_s > ROUNDED_S or board.measured < ENOUGH):
-            pause = max(pause, retry_after_s)
-        return replace(board, silent_until=now + pause, heard_until=now + ASK_S)
+        pause = PAUSE_REQUESTS * board.mean[board.unit] / max(board.rate, 1e-6)
+        if board.last is None or board.anchor is None:
+            board = board._guess(mark, FIRST * board.rate, anchor=mark)
+            pause = max(FIRST_PAUSE_S, retry_after_s or 0.0)
+        else:
+            board = board._measured_by(mark)
+            pause = min(PAUSE_MOST_S, max(pause, 0.0 if board.is_sure else CLIMB_ASK_S))
+            if retry_after_s is not None and retry_after_s > ROUNDED_S:
+                pause = max(pause, retry_after_s)
+        rest_s = board.rest_s if board.anchor is not mark else pause if pause > CLIMB_ASK_S else 0.0
+        return replace(board, last=mark, silent_until=now + pause, heard_until=now + board.asks_in_s, rest_s=rest_s)
+
+    def _guess(self, mark: Mark, rate: float, *, anchor: Mark) -> Board:
+        """Pace at a guess, a little above it, until refused or proved too low: then it is a measurement."""
+        return replace(self, rate=rate, phase=Phase.PROBE, gain=GUESS_GAIN, before=0.0, measured=0, anchor=anchor)
 
     def _measured_by(self, mark: Mark) -> Board:
         assert self.last is not None
         assert self.anchor is not None
         epoch, whole = _between(self.last, mark), _between(self.anchor, mark)
         if whole.requests < FEW:
-            return replace(self, rate=SHRINK * self.rate, phase=Phase.CLIMB, climb_at=mark.at + 2 * ASK_S)
+            return self._guess(mark, SHRINK * self.rate, anchor=self.anchor)
+        if self.phase is Phase.CLIMB or self.rest_s > RESTED * whole.span_s:
+            return self._guess(mark, clamp(whole.rate(self.unit), OVERSHOT * self.rate, SHRINK * self.rate), anchor=mark)
         level = self.rate * epoch.span_s - epoch.accepted[self.unit]
         margin = BEYOND * self.mean[self.unit] + SLACK * epoch.accepted[self.unit]
         if self.phase is Phase.HOLD and self.measured and level > margin:
             rate = min(FALL * self.rate, epoch.rate(self.unit)) if epoch.requests >= FEW else FALL * self.rate
-            return replace(self, rate=rate, phase=Phase.CLIMB, measured=0, anchor=mark, climb_at=mark.at + 2 * ASK_S)
+            return self._guess(mark, rate, anchor=mark)
         board = self._with_epoch(epoch)
         rate = whole.rate(board.unit)
         if self.phase is Phase.PROBE and self.measured >= ENOUGH and board.unit is self.unit:
@@ -349,7 +400,9 @@ class Board:
         return replace(
             board,
             rate=max(rate, 1e-6),
-            phase=Phase.HOLD,
+            phase=Phase.HOLD if whole.requests >= ENOUGH else Phase.PROBE,
+            gain=clamp(2 / whole.requests, GAIN, GUESS_GAIN),
+            before=rate,
             measured=whole.requests,
             anchor=self.last if forget else self.anchor,
         )

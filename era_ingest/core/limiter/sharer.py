@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from era_ingest.core.limiter.board import ALONE_ASK_S, ASK_S, Grant, Report
+from era_ingest.core.limiter.board import Grant, Report
 from era_ingest.core.limiter.contract import NO_HINTS, FailureKind, LimiterState, ServerHints
 from era_ingest.core.limiter.flight import NOTHING, Spend, Unit
 from era_ingest.core.limiter.rate import Phase
@@ -149,7 +149,7 @@ class Sharer:
                 self._go_alone(now)
         else:
             self._share(now, grant)
-        self.ask_at = min(self.ask_at, now + (ASK_S if grant.others else ALONE_ASK_S))
+        self.ask_at = min(self.ask_at, now + grant.asks_in_s)
 
     def miss(self, now: float) -> None:
         """Note that the board could not be reached."""
