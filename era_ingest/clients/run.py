@@ -128,9 +128,8 @@ class EmbeddingRun:
     def _is_full(self) -> bool:
         in_flight, uncommitted = self._turnstile.in_flight, self._committer.waiting
         at_risk = max(LEAST_AT_RISK, math.ceil(self._turnstile.limit))
-        return (
-            self._deliveries - in_flight + uncommitted >= self._slack_batches
-            or (uncommitted > 0 and in_flight + uncommitted >= at_risk)
+        return self._deliveries - in_flight + uncommitted >= self._slack_batches or (
+            uncommitted > 0 and in_flight + uncommitted >= at_risk
         )
 
     async def _deliver(self, batch: Batch[TextItem], admission: Admission) -> None:

@@ -152,7 +152,9 @@ def build_table(rows: Sequence[LiveRow]) -> Table:
     """Return the rows as a table for a terminal: real, simulated, and the difference in points."""
     from rich.table import Table
 
-    table = Table("server", "controller", "goodput", "simulated", "points", "429s", "simulated", "p95", "simulated")
+    table = Table(
+        "server", "controller", "goodput", "simulated", "points", "429s", "simulated", "p95", "simulated"
+    )
     for row in rows:
         goodput, refused, p95 = (row.medians(name) for name in FIGURES)
         table.add_row(

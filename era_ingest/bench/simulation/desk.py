@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
     from era_ingest.bench.simulation.world import World
     from era_ingest.core.limiter.adaptive import AdaptiveLimiter
+    from era_ingest.core.limiter.board import Grant
 
 CLOCK: Final = 1e6
 """What the database's clock shows when the run begins: nobody may take it for their own."""
-LOOK_S: Final = 0.01
-"""How often each client looks whether it is time to ask."""
 
 
 class Desk:
@@ -38,24 +37,27 @@ class Desk:
         """Return the limiter of one more client."""
         self._names += 1
         sharer, name = Sharer(inner, uniform=rng.random), f"client {self._names}"
-        self._watch(sharer, name)
+        sharer.on_due = lambda: self._plan(sharer, name)
         return sharer
 
-    def _watch(self, sharer: Sharer, name: str) -> None:
+    def _plan(self, sharer: Sharer, name: str) -> None:
+        """Come by when it is time."""
+        if not sharer.is_asking and sharer.ask_at < math.inf:
+            self._world.at(sharer.ask_at, lambda: self._come_by(sharer, name))
+
+    def _come_by(self, sharer: Sharer, name: str) -> None:
         now = self._world.now
-        if now < sharer.ask_at or math.isinf(sharer.ask_at):
-            self._world.at(now + LOOK_S, lambda: self._watch(sharer, name))
+        if sharer.is_asking or now < sharer.ask_at:
             return
         report = sharer.report(now)
 
-        def come_by() -> None:
+        def arrive() -> None:
             self.visits += 1
-            self.board, grant = self.board.exchange(CLOCK + self._world.now, name, report)
+            grant = self.board.exchange(CLOCK + self._world.now, name, report)
+            self._world.at(self._world.now + self._trip_s / 2, lambda: go_home(grant))
 
-            def go_home() -> None:
-                sharer.apply(self._world.now, grant)
-                self._watch(sharer, name)
+        def go_home(grant: Grant) -> None:
+            sharer.apply(self._world.now, grant)
+            self._plan(sharer, name)
 
-            self._world.at(self._world.now + self._trip_s / 2, go_home)
-
-        self._world.at(now + self._trip_s / 2, come_by)
+        self._world.at(now + self._trip_s / 2, arrive)

@@ -12,6 +12,8 @@ from era_ingest.core.limiter.rate import Phase
 from era_ingest.core.limiter.refusals import Refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from era_ingest.core.limiter.adaptive import AdaptiveLimiter
     from era_ingest.core.limiter.flight import Uniform
 
@@ -34,6 +36,12 @@ class Sharer:
     Whoever drives it calls ``report`` once ``ask_at`` is past, takes it to the board, and brings the grant
     back to ``apply`` or says ``miss``.
 
+    Attributes:
+        ask_at: When the board is to be visited next, seconds; infinite: there is no reason to.
+        on_due: Called when ``ask_at`` has come nearer.
+        is_asking: Whether a report is on its way, and no grant came back yet.
+        has_joined: Whether the board has ever been told of this run.
+
     Args:
         inner: The controller.
         uniform: Randomness of the learner that refusals teach after sharing.
@@ -42,6 +50,8 @@ class Sharer:
     def __init__(self, inner: AdaptiveLimiter, *, uniform: Uniform) -> None:
         self.inner = inner
         self.ask_at = math.inf
+        self.on_due: Callable[[], None] = lambda: None
+        self.has_joined = False
         self._uniform = uniform
         self._grant: Grant | None = None
         self._sent_at: dict[int, tuple[float, Spend]] = {}
@@ -51,7 +61,7 @@ class Sharer:
         self._hungry = True
         self._heard_at = -math.inf
         self._next_at = 0.0
-        self._asking = False
+        self.is_asking = False
 
     @property
     def is_sharing(self) -> bool:
@@ -75,12 +85,14 @@ class Sharer:
     def on_send(self, now: float, cost: float) -> int:
         """Note a request that goes out now; return its ticket."""
         ticket = self.inner.on_send(now, cost)
-        if self.ask_at < math.inf or self._asking:
+        if self.ask_at < math.inf or self.is_asking:
             spend = Spend(1.0, cost)
             self._sent_at[ticket] = (now, spend)
             self._accepted = self._accepted.plus(spend)
             if self._grant is not None:
-                self._next_at = max(self._next_at, now - CATCH_UP_S) + spend[self._grant.unit] / self._grant.pace
+                self._next_at = (
+                    max(self._next_at, now - CATCH_UP_S) + spend[self._grant.unit] / self._grant.pace
+                )
         return ticket
 
     def on_success(
@@ -108,7 +120,7 @@ class Sharer:
             self._refusals.append(sent[0])
         if hints.retry_after_s is not None:
             self._retry_after_s = max(self._retry_after_s or 0.0, hints.retry_after_s)
-        self.ask_at = now
+        self._ask(now)
 
     def on_cancel(self, now: float, ticket: int) -> None:
         """Forget a request whose outcome will never be known."""
@@ -126,9 +138,18 @@ class Sharer:
 
     # ---- the board
 
+    def join(self) -> None:
+        """Ask for a share at once: others are known to be there."""
+        self._ask(-math.inf)
+
+    def _ask(self, now: float) -> None:
+        """Want to come by at ``now``, or as soon as the present visit is over."""
+        self.ask_at = min(self.ask_at, now)
+        self.on_due()
+
     def report(self, now: float) -> Report:
         """Return what the board is to know; it is asked again only after ``apply`` or ``miss``."""
-        self._asking, self.ask_at = True, math.inf
+        self.is_asking, self.ask_at, self.has_joined = True, math.inf, True
         rate, unit = self._own_rate()
         report = Report(
             accepted=self._accepted,
@@ -143,7 +164,7 @@ class Sharer:
 
     def apply(self, now: float, grant: Grant) -> None:
         """Take what the board gave."""
-        self._asking, self._heard_at = False, now
+        self.is_asking, self._heard_at = False, now
         if math.isinf(grant.pace):
             if self._grant is not None:
                 self._go_alone(now)
@@ -153,7 +174,7 @@ class Sharer:
 
     def miss(self, now: float) -> None:
         """Note that the board could not be reached."""
-        self._asking = False
+        self.is_asking = False
         self.ask_at = now + AGAIN_S
 
     def _share(self, now: float, grant: Grant) -> None:
