@@ -22,7 +22,12 @@ GAIN: Final = 0.06
 GUESS_GAIN: Final = 0.1
 """The same above a guess."""
 STEP: Final = 1.2
-"""What a climb multiplies the pace by, each ``ASK_S`` or ``FEW`` requests."""
+"""What a climb multiplies the pace by, each ``ASK_S`` or ``SOME`` requests..."""
+FIRST_STEP: Final = 1.4
+"""... and the first one, before anything was measured."""
+SOME: Final = 4
+HELD_S: Final = 1.0
+"""A guess that was not refused for so long, and ``FEW`` requests, is climbed from."""
 FEW: Final = 8
 """Requests below which an epoch measures nothing."""
 ENOUGH: Final = 40
@@ -41,7 +46,7 @@ OVERSHOT: Final = 0.5
 """A climb ends at this share of the pace at least, and ``SHRINK`` at most."""
 SHRINK: Final = 0.8
 """What is left of a guess that is refused before it measured anything."""
-REFUSED_SHARE: Final = 0.004
+REFUSED_SHARE: Final = 0.003
 """Each request that is let in earns so much of a refusal..."""
 PROBE_AT: Final = 1.5
 """... and with so many saved up, the limit is probed."""
@@ -92,7 +97,7 @@ class CommonRate:
     State. The rate, the refusals that anchor its measurement, and the last measurements, which also tell
     requests from tokens.
 
-    Defaults. A probe is made when its refusals are earned, 4 of a thousand requests. Refusals of one volley
+    Defaults. A probe is made when its refusals are earned, 3 of a thousand requests. Refusals of one volley
     count as one. A first refusal is obeyed as its Retry-After says; later ones of a second or less, which may
     be rounded up, for three requests' refill.
 
@@ -169,13 +174,22 @@ class CommonRate:
             return
         if self.phase is Phase.HOLD and self.purse >= PROBE_AT:
             self.phase, self.before, self.gain = Phase.PROBE, self.rate, GAIN
+        elif self._is_unrefuted(now, accepted):
+            self.begin(now, self.rate, self.unit)
         elif self.phase is Phase.PROBE and self._level(now, accepted) < -BEYOND * self.unit_cost:
             self.anchor = self.last = Mark(now, accepted)
             self.rest_s = 0.0
             self.begin(now, self.rate * (1 + self.gain), self.unit)
         elif self.phase is Phase.CLIMB and now >= self.climb_at:
-            self.rate *= STEP if is_used else 1.0
-            self.climb_at = now + max(ASK_S, FEW * self.unit_cost / self.rate)
+            step = STEP if self.epochs else FIRST_STEP
+            self.rate *= step if is_used else 1.0
+            self.climb_at = now + max(ASK_S, SOME * self.unit_cost / self.rate)
+
+    def _is_unrefuted(self, now: float, accepted: Spend) -> bool:
+        """Return whether a guess has held so long that it is too low, or about right: go on climbing."""
+        if self.phase is not Phase.PROBE or self.measured or self.last is None:
+            return False
+        return now > self.silent_until + HELD_S and accepted.requests - self.last.accepted.requests >= FEW
 
     def _level(self, now: float, accepted: Spend) -> float:
         """Return what the server's bucket holds according to the rate, in units."""

@@ -58,7 +58,7 @@ class Sharer:
         self._accepted = NOTHING
         self._refusals: list[float] = []
         self._retry_after_s: float | None = None
-        self._hungry = True
+        self._hungry = self._waits = True
         self._heard_at = -math.inf
         self._next_at = 0.0
         self.is_asking = False
@@ -78,8 +78,8 @@ class Sharer:
         if self._grant is None:
             return wait
         turn = self._next_at - now
-        if turn > wait:
-            self._hungry = True
+        self._waits = turn > wait
+        self._hungry |= self._waits
         return max(wait, turn, 0.0)
 
     def on_send(self, now: float, cost: float) -> int:
@@ -159,7 +159,8 @@ class Sharer:
             own_unit=unit,
             retry_after_s=self._retry_after_s,
         )
-        self._accepted, self._refusals, self._retry_after_s, self._hungry = NOTHING, [], None, False
+        self._accepted, self._refusals, self._retry_after_s = NOTHING, [], None
+        self._hungry = self._waits
         return report
 
     def apply(self, now: float, grant: Grant) -> None:
