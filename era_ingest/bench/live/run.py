@@ -14,12 +14,18 @@ from era_ingest.bench.live.scenarios import SCENARIOS
 from era_ingest.bench.server import running_module
 from era_ingest.bench.simulation.client import Machine
 from era_ingest.bench.simulation.scenario import measure, run_scenario
+from era_ingest.core.limiter.adaptive import AdaptiveLimiter
+from era_ingest.core.limiter.sharer import Sharer
+from era_ingest.pipelines.sharing import shared
+from era_ingest.store.database import Database
+from era_ingest.store.schema import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rich.table import Table
 
+    from era_ingest.bench.simulation.client import Tally
     from era_ingest.bench.simulation.scenario import Outcome, Scenario
     from era_ingest.core.limiter import Limiter
 
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
 
 SIMULATED = 9
 """Runs of the simulation, of which the medians are taken."""
-FIGURES = ("goodput", "refused", "p95")
+FIGURES = ("goodput", "refused", "p95", "fairness")
 _POINTS = 100.0
 
 
@@ -93,6 +99,7 @@ async def bench_live(
     seconds: float,
     runs: int = 1,
     together: bool = True,
+    database_url: str | None = None,
     on_row: Callable[[LiveRow], None] | None = None,
 ) -> list[LiveRow]:
     """Run a controller before a real server of each scenario, then in the simulation.
@@ -104,12 +111,16 @@ async def bench_live(
         seconds: Length of each run.
         runs: Real runs of each server, one after another.
         together: All servers side by side, each with a client of its own in this event loop.
+        database_url: Where clients share; needed by scenarios whose clients do.
         on_row: Called with each row when it is done.
     """
+    if database_url is not None:
+        async with Database.opened(database_url, max_connections=1) as database:
+            await migrate(database)
     groups = [scenarios] if together else [[one] for one in scenarios]
     rows = []
     for group in groups:
-        found = await asyncio.gather(*(_run_real(one, make, seconds, runs) for one in group))
+        found = await asyncio.gather(*(_run_real(one, make, seconds, runs, database_url) for one in group))
         for scenario, (trip_s, real) in zip(group, found, strict=True):
             row = _compare(scenario, make, controller, seconds, trip_s, real)
             rows.append(row)
@@ -119,7 +130,7 @@ async def bench_live(
 
 
 async def _run_real(
-    scenario: Scenario, make: MakeLimiter, seconds: float, runs: int
+    scenario: Scenario, make: MakeLimiter, seconds: float, runs: int, database_url: str | None
 ) -> tuple[float, list[Outcome]]:
     """Return the measured trip in seconds, and the outcomes."""
     outcomes = []
@@ -129,10 +140,23 @@ async def _run_real(
             door = running_module("era_ingest.bench.live.door", scenario.name)
             url = await asyncio.to_thread(stack.enter_context, door)
             trips.append(await measure_trip(url))
-            tally = await run_client(url, make(Random()), seconds)
+            board = database_url if scenario.database_s is not None else None
+            clients = (_run_client(url, make(Random()), seconds, board) for _ in range(scenario.clients))
+            tallies = await asyncio.gather(*clients)
         run = replace(scenario, duration_s=seconds, machine=Machine(trip_s=trips[-1]))
-        outcomes.append(measure(run, run.build(Random(0)), [tally], Random(0)))
+        outcomes.append(measure(run, run.build(Random(0)), tallies, Random(0)))
     return statistics.median(trips), outcomes
+
+
+async def _run_client(url: str, limiter: Limiter, seconds: float, database_url: str | None) -> Tally:
+    """Run one client, with a database pool of its own where it shares."""
+    if database_url is None or not isinstance(limiter, AdaptiveLimiter):
+        return await run_client(url, limiter, seconds)
+    async with (
+        Database.opened(database_url, max_connections=1) as database,
+        shared(Sharer(limiter, uniform=Random().random), url, database) as sharer,
+    ):
+        return await run_client(url, sharer, seconds)
 
 
 def _compare(
@@ -153,10 +177,19 @@ def build_table(rows: Sequence[LiveRow]) -> Table:
     from rich.table import Table
 
     table = Table(
-        "server", "controller", "goodput", "simulated", "points", "429s", "simulated", "p95", "simulated"
+        "server",
+        "controller",
+        "goodput",
+        "simulated",
+        "points",
+        "429s",
+        "simulated",
+        "p95",
+        "simulated",
+        "Jain",
     )
     for row in rows:
-        goodput, refused, p95 = (row.medians(name) for name in FIGURES)
+        goodput, refused, p95, fairness = (row.medians(name) for name in FIGURES)
         table.add_row(
             row.server,
             row.controller,
@@ -165,5 +198,6 @@ def build_table(rows: Sequence[LiveRow]) -> Table:
             f"{row.points('goodput'):+.1f}",
             *(f"{100 * share:.2f} %" for share in refused),
             *(f"{multiple:.2f}x" for multiple in p95),
+            f"{fairness[0]:.3f}",
         )
     return table
