@@ -32,10 +32,14 @@ FEW: Final = 8
 """Requests below which an epoch measures nothing."""
 ENOUGH: Final = 40
 """Requests that make a measurement good to 2.5 %."""
+SETTLED: Final = 150
+"""... and to hold still: before, each measurement is followed by a probe."""
 LONG: Final = 400
 """Requests after which the oldest refusal is forgotten as the anchor."""
 BEYOND: Final = 4.0
 """Requests beyond the model that prove the limit higher, or lower."""
+ERRORS: Final = 2.0
+"""A measurement from n requests is right to so many n-ths; half a probe's gain is granted to it at most."""
 SLACK: Final = 0.05
 """Relative error of the model that is no surprise."""
 FIRST: Final = 0.6
@@ -176,7 +180,7 @@ class CommonRate:
             self.phase, self.before, self.gain = Phase.PROBE, self.rate, GAIN
         elif self._is_unrefuted(now, accepted):
             self.begin(now, self.rate, self.unit)
-        elif self.phase is Phase.PROBE and self._level(now, accepted) < -BEYOND * self.unit_cost:
+        elif self.phase is Phase.PROBE and self._is_proved_low(now, accepted):
             self.anchor = self.last = Mark(now, accepted)
             self.rest_s = 0.0
             self.begin(now, self.rate * (1 + self.gain), self.unit)
@@ -191,11 +195,13 @@ class CommonRate:
             return False
         return now > self.silent_until + HELD_S and accepted.requests - self.last.accepted.requests >= FEW
 
-    def _level(self, now: float, accepted: Spend) -> float:
-        """Return what the server's bucket holds according to the rate, in units."""
+    def _is_proved_low(self, now: float, accepted: Spend) -> bool:
+        """Return whether more was let in than the rate explains, the error of its measurement included."""
         if self.last is None:
-            return 0.0
-        return self.rate * (now - self.last.at) - (accepted[self.unit] - self.last.accepted[self.unit])
+            return False
+        used = accepted[self.unit] - self.last.accepted[self.unit]
+        error = min(ERRORS / self.measured, self.gain / 2) * used if self.measured else 0.0
+        return used - self.rate * (now - self.last.at) > BEYOND * self.unit_cost + error
 
     def on_refused(self, now: float, mark: Mark, retry_after_s: float | None) -> None:
         """Learn from a refusal; those of one volley count as one.
@@ -254,7 +260,7 @@ class CommonRate:
             rate = max(rate, self.before)
         self.rate = self.before = rate
         self.measured = whole.requests
-        self.phase = Phase.HOLD if self.measured >= ENOUGH else Phase.PROBE
+        self.phase = Phase.HOLD if self.measured >= SETTLED else Phase.PROBE
         self.gain = clamp(2 / self.measured, GAIN, GUESS_GAIN)
         if self.measured > LONG and epoch.requests >= ENOUGH:
             self.anchor, self.rest_s = last, 0.0
