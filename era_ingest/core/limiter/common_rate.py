@@ -32,7 +32,7 @@ FEW: Final = 8
 """Requests below which an epoch measures nothing."""
 ENOUGH: Final = 40
 """Requests that make a measurement good to 2.5 %."""
-SETTLED: Final = 150
+SETTLED: Final = 80
 """... and to hold still: before, each measurement is followed by a probe."""
 LONG: Final = 400
 """Requests after which the oldest refusal is forgotten as the anchor."""
