@@ -20,14 +20,14 @@ import urllib.request
 import zlib
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -75,14 +75,15 @@ class PoolServer:
     async def _embed(self, request: web.Request) -> web.Response:
         asked = orjson.loads(await request.read())
         texts = asked["input"]
-        pool = self._base64 if asked.get("encoding_format") == "base64" else self._numbers
         self._requests += 1
         self._texts += len(texts)
         await asyncio.sleep((self._latency.request_ms + self._latency.text_ms * len(texts)) / 1000)
-        return self.answer(texts)
+        return self.answer(asked)
 
-    def answer(self, texts: Sequence[str]) -> web.Response:
-        """Return the vectors of texts."""
+    def answer(self, asked: Mapping[str, Any]) -> web.Response:
+        """Return the vectors that a request, as parsed, asks for."""
+        texts = asked["input"]
+        pool = self._base64 if asked.get("encoding_format") == "base64" else self._numbers
         items = b",".join(
             b'{"object":"embedding","index":%d,"embedding":%b}'
             % (place, pool[zlib.crc32(text.encode()) % POOL_VECTORS])

@@ -68,17 +68,17 @@ class Door(PoolServer):
         return app
 
     async def _ask(self, request: web.Request) -> web.Response:
-        texts = orjson.loads(await request.read())["input"]
+        asked = orjson.loads(await request.read())
         came: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def answer(given: Answer) -> None:
             if not came.done():
                 came.set_result(given)
 
-        self._server.receive(self._world, sum(map(len, texts)) / 4, answer)
+        self._server.receive(self._world, sum(map(len, asked["input"])) / 4, answer)
         given = await came
         if given.failure is None:
-            response = self.answer(texts)
+            response = self.answer(asked)
         else:
             response = web.json_response({"error": {"message": "Rate limit reached"}}, status=429)
         response.headers.update(render_hints(given.hints))
