@@ -86,6 +86,7 @@ def live(
     """
     from era_ingest.bench import controller as bench_controller
     from era_ingest.bench.live import run as bench_live
+    from era_ingest.bench.measure import load_average
     from era_ingest.bench.scratch import scratch_database, scratch_home
 
     scenarios = bench_live.find_servers(wanted)
@@ -112,7 +113,8 @@ def live(
         )
         rows = run_async(work)
     if as_json:
-        click.echo(json.dumps({"bench": "live", "rows": [row.as_dict() for row in rows]}))
+        found = {"rows": [row.as_dict() for row in rows], "load_average": round(load_average(), 2)}
+        click.echo(json.dumps({"bench": "live", **found}))
     else:
         _print(bench_live.build_table(rows))
 

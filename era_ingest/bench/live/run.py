@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from era_ingest.bench.live.client import measure_trip, run_client
 from era_ingest.bench.live.scenarios import SCENARIOS
+from era_ingest.bench.measure import load_average
 from era_ingest.bench.server import running_module
 from era_ingest.bench.simulation.client import Machine
 from era_ingest.bench.simulation.scenario import measure, run_scenario
@@ -176,7 +177,7 @@ def build_table(rows: Sequence[LiveRow]) -> Table:
     """Return the rows as a table for a terminal: real, simulated, and the difference in points."""
     from rich.table import Table
 
-    table = Table(
+    columns = (
         "server",
         "controller",
         "goodput",
@@ -186,8 +187,8 @@ def build_table(rows: Sequence[LiveRow]) -> Table:
         "simulated",
         "p95",
         "simulated",
-        "Jain",
     )
+    table = Table(*columns, "Jain", title=f"load average {load_average():.1f}")
     for row in rows:
         goodput, refused, p95, fairness = (row.medians(name) for name in FIGURES)
         table.add_row(
