@@ -18,16 +18,16 @@ import subprocess
 import sys
 import urllib.request
 import zlib
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -75,10 +75,15 @@ class PoolServer:
     async def _embed(self, request: web.Request) -> web.Response:
         asked = orjson.loads(await request.read())
         texts = asked["input"]
-        pool = self._base64 if asked.get("encoding_format") == "base64" else self._numbers
         self._requests += 1
         self._texts += len(texts)
         await asyncio.sleep((self._latency.request_ms + self._latency.text_ms * len(texts)) / 1000)
+        return self.answer(asked)
+
+    def answer(self, asked: Mapping[str, Any]) -> web.Response:
+        """Return the vectors that a request, as parsed, asks for."""
+        texts = asked["input"]
+        pool = self._base64 if asked.get("encoding_format") == "base64" else self._numbers
         items = b",".join(
             b'{"object":"embedding","index":%d,"embedding":%b}'
             % (place, pool[zlib.crc32(text.encode()) % POOL_VECTORS])
@@ -120,12 +125,16 @@ def fetch_asked(server_url: str) -> Asked:
         return Asked(**orjson.loads(reply.read()))
 
 
+def running_server(latency: Latency) -> AbstractContextManager[str]:
+    """Give the URL of a server in a process of its own, ended with the context."""
+    options = ["--latency-ms", str(latency.request_ms), "--per-text-ms", str(latency.text_ms)]
+    return running_module("era_ingest.bench.server", *options, "--dimensions", str(latency.dimensions))
+
+
 @contextmanager
-def running_server(latency: Latency) -> Iterator[str]:
-    """Yield the URL of a server in a process of its own, ended with the context."""
-    command = [sys.executable, "-m", "era_ingest.bench.server"]
-    command += ["--latency-ms", str(latency.request_ms), "--per-text-ms", str(latency.text_ms)]
-    command += ["--dimensions", str(latency.dimensions)]
+def running_module(module: str, *arguments: str) -> Iterator[str]:
+    """Yield the URL that a module of ours prints when run as a process of its own, ended with the context."""
+    command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
         try:
             assert process.stdout is not None
@@ -134,8 +143,9 @@ def running_server(latency: Latency) -> Iterator[str]:
             process.kill()  # it keeps nothing; a shell's background job would ignore gentler signals
 
 
-async def _serve(latency: Latency, port: int) -> None:
-    runner = web.AppRunner(PoolServer(latency).build(), access_log=None, shutdown_timeout=0.1)
+async def serve(app: web.Application, port: int = 0) -> None:
+    """Serve on loopback until ended; the URL is printed on the first line."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -157,7 +167,7 @@ def main() -> None:
     found = parser.parse_args()
     latency = Latency(found.latency_ms, found.per_text_ms, found.dimensions)
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(latency, found.port))
+        asyncio.run(serve(PoolServer(latency).build(), found.port))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,68 @@ def controller(seeds: int, wanted: tuple[str, ...], plot: Path | None, *, as_jso
         click.echo(json.dumps({"bench": "controller", "seeds": seeds, "rows": [r.as_dict() for r in rows]}))
     else:
         _print(bench_controller.build_table(rows))
+
+
+@bench.command()
+@click.option(
+    "-n", "--runs", default=1, show_default=True, type=click.IntRange(1), help="Real runs a server."
+)
+@click.option(
+    "--seconds", default=60.0, show_default=True, type=click.FloatRange(1.0), help="Length of each."
+)
+@click.option("--server", "wanted", multiple=True, help="Only servers whose name holds this; repeatable.")
+@click.option("--controller", "name", default="adaptive", show_default=True, help="As `controller` names it.")
+@click.option("--one-by-one", is_flag=True, help="Not all servers side by side.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+@click.pass_context
+def live(
+    ctx: click.Context,
+    runs: int,
+    seconds: float,
+    wanted: tuple[str, ...],
+    name: str,
+    *,
+    one_by_one: bool,
+    as_json: bool,
+) -> None:
+    """Compare a controller in real time, over HTTP, with what the simulation says of the same servers.
+
+    Each server is a process of its own; `points` is the difference of goodput in points of a hundred. Clients
+    that share a limit do so in a scratch database.
+    """
+    from era_ingest.bench import controller as bench_controller
+    from era_ingest.bench.live import run as bench_live
+    from era_ingest.bench.measure import load_average
+    from era_ingest.bench.scratch import scratch_database, scratch_home
+
+    scenarios = bench_live.find_servers(wanted)
+    make = bench_controller.CONTROLLERS.get(name)
+    if not scenarios:
+        raise click.BadParameter("No server has such a name.", param_hint="--server")
+    if make is None:
+        known = ", ".join(bench_controller.CONTROLLERS)
+        raise click.BadParameter(f"There are: {known}.", param_hint="--controller")
+    with ExitStack() as stack:
+        url = None
+        if any(one.database_s is not None for one in scenarios):
+            _, server = stack.enter_context(scratch_home(settings_of(ctx)))
+            url = stack.enter_context(scratch_database(server))
+        work = bench_live.bench_live(
+            scenarios,
+            make,
+            controller=name,
+            seconds=seconds,
+            runs=runs,
+            together=not one_by_one,
+            database_url=url,
+            on_row=lambda row: click.echo(row.server, err=True),
+        )
+        rows = run_async(work)
+    if as_json:
+        found = {"rows": [row.as_dict() for row in rows], "load_average": round(load_average(), 2)}
+        click.echo(json.dumps({"bench": "live", **found}))
+    else:
+        _print(bench_live.build_table(rows))
 
 
 @bench.command()

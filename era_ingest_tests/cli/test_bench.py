@@ -86,6 +86,36 @@ def test_controller_prints_a_row_a_family_and_controller(runner: CliRunner, tmp_
     assert picture.stat().st_size > 1000
 
 
+def test_live_sets_the_real_driver_beside_the_simulation(runner: CliRunner) -> None:
+    """A rate without headers, and two clients that share one through PostgreSQL; some seconds of each."""
+    servers = ["--server", "600 RPM, bare", "--server", "2 clients sharing"]
+    done = runner.invoke(cli, ["bench", "live", "--seconds", "8", *servers, "--json"])
+    assert done.exit_code == 0, done.output
+    alone, sharing = json.loads(done.stdout)["rows"]
+    assert abs(alone["goodput_points"]) < 10
+    assert alone["goodput_real"] > 0.8
+    assert sharing["goodput_real"] > 0.6
+    assert sharing["refused_real"] < 0.2
+    assert sharing["fairness_real"] > 0.9
+
+
+@pytest.mark.slow
+def test_eight_clients_that_share_hold_the_bar_in_real_time(runner: CliRunner) -> None:
+    """Within three points of the simulation; the refusals of the start weigh more in a minute than in five."""
+    done = runner.invoke(cli, ["bench", "live", "--seconds", "60", "--server", "8 clients sharing", "--json"])
+    (row,) = json.loads(done.stdout)["rows"]
+    assert row["goodput_real"] > 0.94
+    assert abs(row["goodput_points"]) < 3
+    assert row["refused_real"] < 0.05
+    assert row["fairness_real"] > 0.95
+
+
+def test_servers_and_controllers_that_are_none_are_said(runner: CliRunner) -> None:
+    """Before anything runs."""
+    assert runner.invoke(cli, ["bench", "live", "--server", "nonsense"]).exit_code == 2
+    assert runner.invoke(cli, ["bench", "live", "--controller", "nonsense"]).exit_code == 2
+
+
 def test_a_family_that_is_none_is_said(runner: CliRunner) -> None:
     """Before anything runs."""
     done = runner.invoke(cli, ["bench", "controller", "--family", "nonsense"])
