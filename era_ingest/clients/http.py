@@ -1,4 +1,7 @@
-"""POST of JSON with bounds: on time, on the reply's size, and on what a compressed reply may unpack to."""
+"""POST of JSON with bounds: on time, on the reply's size, and on what a compressed reply may unpack to.
+
+aiohttp is imported with the first request: a run that has nothing to embed does without it (0.1 s).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import aiohttp
 from yarl import URL
 
 from era_ingest.errors import (
@@ -21,6 +23,7 @@ from era_ingest.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import aiohttp
     from pydantic import SecretStr
 
 KEEP_ALIVE_S = 4.0
@@ -92,6 +95,8 @@ class HttpClient:
             ResponseMismatchError: The reply is larger than ``max_reply_bytes``.
             ConfigurationError: The URL or the server's certificate cannot be used.
         """
+        import aiohttp
+
         failure: EraError
         try:
             async with self._open_session().post(
@@ -113,6 +118,8 @@ class HttpClient:
             await session.close()
 
     def _open_session(self) -> aiohttp.ClientSession:
+        import aiohttp
+
         if self._session is None or self._session.closed:
             headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
             if self._api_key is not None:
@@ -128,6 +135,8 @@ class HttpClient:
 
     def _explain(self, error: Exception) -> EraError:
         """Return what a failure to get a reply means."""
+        import aiohttp
+
         where = f"The embedding server at {self.shown_url}"
         if isinstance(error, TimeoutError):
             return UpstreamTimeoutError(
