@@ -32,6 +32,20 @@ class Finding(NamedTuple):
     spread: float
     size: int
 
+    @property
+    def per_s(self) -> float:
+        """Requests a second that were served at this load (Little's law)."""
+        return self.load / self.latency_s
+
+    @property
+    def error(self) -> float:
+        """Standard error of ln(latency)."""
+        return TRIM_FACTOR * self.spread / math.sqrt(self.size)
+
+    def latency_error_since(self, earlier: Finding) -> float:
+        """Return the standard error of the change of ln(latency) between two findings."""
+        return math.hypot(self.error, earlier.error)
+
     def elasticity_since(self, earlier: Finding) -> float | None:
         """Return d ln latency / d ln load between two findings; None if the loads hardly differ."""
         rise = math.log(self.load / earlier.load)
@@ -42,7 +56,7 @@ class Finding(NamedTuple):
     def error_since(self, earlier: Finding) -> float:
         """Return the standard error of that elasticity."""
         rise = max(abs(math.log(self.load / earlier.load)), MIN_RISE)
-        return TRIM_FACTOR * self.spread * math.sqrt(1 / self.size + 1 / earlier.size) / rise
+        return self.latency_error_since(earlier) / rise
 
 
 MIN_RISE: Final = 0.08
@@ -74,6 +88,11 @@ class Arm:
         self._latencies: list[float] = []
         self._out: dict[int, float] = {}
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it has all the requests that it wants."""
+        return self.sent >= self.size
+
     def wants(self, flight: Flight) -> bool:
         """Return whether this request belongs to the measurement."""
         return self.sent < self.size and flight.in_flight >= self.floor
@@ -91,8 +110,10 @@ class Arm:
         flight.arm = self
 
     def drop(self, flight: Flight) -> None:
-        """Forget a request that brought no latency."""
+        """Forget a request that brought no latency; if the arm was full, it makes do without."""
         if self._out.pop(flight.ticket, None) is not None:
+            if self.is_full:
+                self.size = max(LEAST, self.size - 1)
             self.sent -= 1
             self._sum_ln_load -= math.log(flight.in_flight)
 
