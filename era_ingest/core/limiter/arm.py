@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from era_ingest.core.limiter.flight import Flight
 
 QUANTILE: Final = 0.75
-"""Share of an arm, from the fastest, whose mean is its latency."""
+CLIP: Final = 1.6
+"""Latencies count up to 1.6 times the one that three quarters of the arm stay below."""
 LEAST: Final = 4
 """Requests that an arm needs at least."""
 LEAST_SPREAD: Final = 0.02
@@ -22,7 +23,7 @@ class Finding(NamedTuple):
 
     Attributes:
         load: Geometric mean of the requests in flight that its requests met.
-        latency_s: Mean latency of its fastest three quarters, seconds.
+        latency_s: Mean latency, each cut to 1.6 times what three quarters stay below, seconds.
         spread: Standard deviation of ln(latency), >= 0.02.
         size: Requests it rests on.
     """
@@ -40,7 +41,7 @@ class Finding(NamedTuple):
     @property
     def error(self) -> float:
         """Standard error of ln(latency)."""
-        return TRIM_FACTOR * self.spread / math.sqrt(self.size)
+        return CLIP_FACTOR * self.spread / math.sqrt(self.size)
 
     def latency_error_since(self, earlier: Finding) -> float:
         """Return the standard error of the change of ln(latency) between two findings."""
@@ -53,6 +54,11 @@ class Finding(NamedTuple):
             return None
         return math.log(self.latency_s / earlier.latency_s) / rise
 
+    def latency_at(self, load: float, other: Finding) -> float:
+        """Return the latency at another load, on the line through two findings in ln, seconds."""
+        elasticity = self.elasticity_since(other)
+        return self.latency_s * (load / self.load) ** (elasticity or 0.0)
+
     def error_since(self, earlier: Finding) -> float:
         """Return the standard error of that elasticity."""
         rise = max(abs(math.log(self.load / earlier.load)), MIN_RISE)
@@ -60,16 +66,17 @@ class Finding(NamedTuple):
 
 
 MIN_RISE: Final = 0.08
-TRIM_FACTOR: Final = 1.2
-"""Standard error of the trimmed mean of a log-normal over that of a plain mean."""
+CLIP_FACTOR: Final = 1.1
+"""Standard error of ln of that mean over that of the mean of ln(latency), for a log-normal."""
 
 
 class Arm:
     """Requests sent at one level, until their latency is known.
 
-    The statistic is the mean of the fastest three quarters. It is final as soon as that many are back and
-    every request still out is older than the slowest of them: nothing can change it then, so a straggler
-    never holds a measurement up.
+    The statistic is the mean of the latencies, each cut to 1.6 times the one that three quarters of them stay
+    below. It is final as soon as that many are back and every request still out is older than the cut: nothing
+    can change it then, so a straggler neither distorts a measurement nor holds it up. (A plainer trimmed mean
+    would be blind to a quarter of the requests that wait for one more of a GPU's batches.)
 
     Args:
         size: Requests to collect.
@@ -128,12 +135,13 @@ class Arm:
         if self.sent < self.size or len(self._latencies) <= last:
             return None
         ordered = sorted(self._latencies)
-        if self._out and now - max(self._out.values()) < ordered[last]:
+        most_s = CLIP * ordered[last]
+        if self._out and now - max(self._out.values()) < most_s:
             return None
         spread = math.log(ordered[last // 3 * 2] / ordered[last // 3]) / (MEAN_TO_TERCILE * QUANTILE)
         return Finding(
             load=math.exp(self._sum_ln_load / self.sent),
-            latency_s=sum(ordered[: last + 1]) / (last + 1),
+            latency_s=(sum(min(each, most_s) for each in ordered) + most_s * len(self._out)) / self.sent,
             spread=max(LEAST_SPREAD, spread),
             size=self.sent,
         )

@@ -16,6 +16,8 @@ PATIENCE: Final = 1.25
 START_SPREAD: Final = 0.3
 APART: Final = 0.3
 """A lone worker's answers are apart by at least this share of the first one's latency."""
+EVENLY: Final = 0.6
+"""... and by so much on average."""
 TOGETHER: Final = 1.8
 """Two workers need twice the first one's latency for four requests; a server with room needs less than this."""
 
@@ -72,11 +74,12 @@ class Opening:
 
     def is_lone(self) -> bool:
         """Return whether the answers so far came one after the other, as from a lone worker."""
-        first = self._points[0][2]
-        return all(
+        first, last = self._points[0][2], self._points[-1][2]
+        one_by_one = all(
             earlier[0] < later[0] and later[2] - earlier[2] > APART * first
             for earlier, later in pairwise(self._points)
         )
+        return one_by_one and last - first >= EVENLY * first * (len(self._points) - 1)
 
     def has_room(self) -> bool:
         """Return whether the server had room for all of them."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from era_ingest.core.limiter import seat as seating
-from era_ingest.core.limiter.arm import TRIM_FACTOR, Arm, Finding
+from era_ingest.core.limiter.arm import CLIP_FACTOR, Arm, Finding
 from era_ingest.core.limiter.flight import LATENCY_GUESS_S, Flight, clamp
 from era_ingest.core.limiter.glide import Glide
 from era_ingest.core.limiter.opening import Opening
@@ -29,11 +29,11 @@ GLIDE_MOST_S: Final = 0.5
 """A ramp's step takes one latency, within these bounds, seconds."""
 RESUME_FROM: Final = 0.5
 """Share of the level before an outage that goes at once after it."""
-HOLD_LEAST_S: Final = 12.0
+HOLD_LEAST_S: Final = 15.0
 HOLD_LATENCIES: Final = 30
 HOLD_COMPARISONS: Final = 4
 """How long a level is held, at least: seconds, latencies, times as long as the comparison took."""
-SELDOM: Final = 8
+SELDOM: Final = 4
 """The longest hold at the least level, in usual holds: looking above it only queues there."""
 JUMP: Final = 0.22
 """Rise of ln(latency) that calls for a cut before the next comparison."""
@@ -75,7 +75,7 @@ class Pipe:
     States, each with its own part that can be read alone:
     *Opening* (``Opening``): a handful of requests tell a lone worker from all other servers.
     *Ramp* (``Ramp``): the level is multiplied until latency follows; that gives the knee.
-    *Low, high* (``Seat``): two levels around the present one are compared, and the level is moved to 1.19 knees.
+    *Low, high* (``Seat``): two levels around the present one are compared, and the level is moved to 1.15 knees.
     *Cruise* (``Watch``): the level is held until latency changes or the hold is over; then it is compared
     again. When latency jumps the level is cut by as much first; when it falls, the level ramps.
     New levels are approached by a ``Glide``.
@@ -229,7 +229,7 @@ class Pipe:
         elif self.mode is Mode.CRUISE:
             self._arm = self._cruise_arm()
         else:
-            needed, most = ((TRIM_FACTOR * self._spread / error) ** 2 for error in (WANTED_ERROR, FINEST_ERROR))
+            needed, most = ((CLIP_FACTOR * self._spread / error) ** 2 for error in (WANTED_ERROR, FINEST_ERROR))
             in_time = SHARE_OF_HOLD * self._hold_s() * self._goal() / latency_s
             size = min(MOST_OF_AN_ARM, clamp(in_time, needed, most))
             self._arm = Arm(max(12.0, size, self.target), AT_LEVEL * self._goal(), max(6.0, 4 * latency_s))
@@ -292,16 +292,20 @@ class Pipe:
     def _on_high(self, now: float, found: Finding) -> None:
         assert self._low is not None
         self._comparison_s = now - self._compared_since
-        step = self._seat.learn(self.target, self._low, found)
+        low = self._low
+        if self.target <= self.bounds.least and self._seat.only_queues(low, found):
+            self.target = float(self.bounds.least)
+            self._queueing += 1
+            self._cruise(now, low.latency_s)
+            return
+        self._queueing = 0
+        step = self._seat.learn(self.target, low, found)
         if step.is_flat and self.target < self._top:
-            self._queueing = 0
             self._ramp_from(now, found, SMALL)
             return
-        at_least = step.level <= self.bounds.least
-        self._queueing = self._queueing + 1 if at_least and self.target <= self.bounds.least else 0
         self.target = clamp(step.level, self.bounds.least, self._top)
-        if step.is_final or at_least or self.target >= self._top:
-            self._cruise(now, None)
+        if step.is_final or self.target >= self._top:
+            self._cruise(now, found.latency_at(self.target, low))
         else:
             self._watch = Watch()
             self._compare(now)

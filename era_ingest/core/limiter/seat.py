@@ -10,24 +10,26 @@ from era_ingest.core.limiter.flight import clamp
 if TYPE_CHECKING:
     from era_ingest.core.limiter.arm import Finding
 
-SEAT: Final = 1.19
-"""Level to sit at, in knees: a pool of workers then has a fifth of a request waiting for each that it serves."""
-LOW: Final = 0.8
+SEAT: Final = 1.15
+"""Level to sit at, in knees: a pool of workers then has 15 requests waiting for each 100 that it serves."""
+LOW: Final = 0.82
 HIGH: Final = 1.136
-"""Levels of the two arms, in levels: 0.95 and 1.35 knees."""
+"""Levels of the two arms, in levels: 0.94 and 1.31 knees."""
 FLAT: Final = 0.4
 """Elasticity below which, beyond doubt, the level is far too low: ramp."""
 SURE: Final = 1.5
 """Standard errors that are beyond doubt."""
 IMPOSSIBLE: Final = 1.5
 """Elasticity that only a server has that changed between the arms."""
-MOST_UP: Final = 0.5
+MOST_UP: Final = 0.3
 MOST_DOWN: Final = 1.4
 """Longest steps, in ln(level)."""
 SMALL: Final = 0.04
 """Step, in ln(level), that is not worth another comparison."""
-BOOST: Final = 4.0
+BOOST: Final = 2.0
 """Steps one way in a row double up to so much."""
+QUEUES: Final = 0.85
+"""Elasticity from which the least level and one more only queue, less one standard error."""
 UNKNOWN: Final = 0.3
 DOUBTFUL: Final = 0.15
 AGED: Final = 0.05
@@ -52,9 +54,9 @@ class Seat:
     """Moves the level so that it is ``SEAT`` times the knee, as surely as the noise allows.
 
     Formula. Below the knee latency is flat, above it is proportional to the load, so two arms on either side
-    give ``knee = high load x low latency / high latency``, and the level belongs at 1.19 of it. For a pool of
+    give ``knee = high load x low latency / high latency``, and the level belongs at 1.15 of it. For a pool of
     workers that is exact at once. For a server whose latency bends smoothly (a GPU that batches) the same
-    formula is a fixed point at an elasticity of 0.86, where 1 % more load brings 0.14 % more throughput.
+    formula is a fixed point at an elasticity of 0.82, where 1 % more load brings 0.18 % more throughput.
 
     Each comparison is weighted against what is known: with ``P`` the variance of the known ln(knee) and ``R``
     that of the comparison, the step is ``P / (P + R)`` of what the comparison says, and ``P`` becomes
@@ -75,6 +77,12 @@ class Seat:
         """Know the knee no better than to so much, in ln."""
         self._variance = max(self._variance, deviation**2)
         self._way, self._boost, self._wanted = 0, 1.0, 0.0
+
+    @staticmethod
+    def only_queues(low: Finding, high: Finding) -> bool:
+        """Return whether the server had no use for the high arm, as far as can be told."""
+        elasticity = high.elasticity_since(low)
+        return elasticity is not None and elasticity > QUEUES - min(high.error_since(low), QUEUES / 2)
 
     def learn(self, level: float, low: Finding, high: Finding) -> Step:
         """Return the next level after a comparison of a low and a high arm around ``level``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from era_ingest.core.limiter.arm import TRIM_FACTOR
+from era_ingest.core.limiter.arm import CLIP_FACTOR
 
 if TYPE_CHECKING:
     from era_ingest.core.limiter.arm import Finding
@@ -64,14 +64,14 @@ class Watch:
         if self._base is None:
             self._base, self._arms = value, 1
             return None
-        own = found.error if self.spread is None else self.spread * TRIM_FACTOR / math.sqrt(found.size)
+        own = found.error if self.spread is None else self.spread * CLIP_FACTOR / math.sqrt(found.size)
         error = max(LEAST_ERROR, own) * math.sqrt(1 + 1 / self._arms)
         surprise = max(-MOST_SURPRISE, min(MOST_SURPRISE, (value - self._base) / error))
         self._up = max(0.0, self._up + surprise - SLACK)
         self._down = max(0.0, self._down - surprise - SLACK)
         if max(self._up, self._down) > ALARM:
             return value - self._base
-        excess = min(MOST_SURPRISE * error, abs(value - self._base)) / TRIM_FACTOR
+        excess = min(MOST_SURPRISE * error, abs(value - self._base)) / CLIP_FACTOR
         self._seen += 1
         self._scatter += (found.size * excess**2 - self._scatter) / min(self._seen, MEMORY)
         self._arms += 1
