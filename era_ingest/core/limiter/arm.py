@@ -54,10 +54,9 @@ class Finding(NamedTuple):
             return None
         return math.log(self.latency_s / earlier.latency_s) / rise
 
-    def latency_at(self, load: float, other: Finding) -> float:
-        """Return the latency at another load, on the line through two findings in ln, seconds."""
-        elasticity = self.elasticity_since(other)
-        return self.latency_s * (load / self.load) ** (elasticity or 0.0)
+    def latency_at(self, load: float, lower: Finding) -> float:
+        """Return the latency at a load between a lower finding and this one, seconds: flat, then queueing."""
+        return max(lower.latency_s, load / self.per_s)
 
     def error_since(self, earlier: Finding) -> float:
         """Return the standard error of that elasticity."""

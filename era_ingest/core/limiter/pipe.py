@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 AT_LEVEL: Final = 0.85
 """Share of a level at which a request counts as sent at that level."""
-AT_RAMP: Final = 0.7
+AT_RAMP: Final = 0.8
 """The same while the level is still gliding up."""
 SMOOTHING: Final = 0.1
 GLIDE_LEAST_S: Final = 0.2
@@ -34,12 +34,14 @@ HOLD_LATENCIES: Final = 30
 HOLD_COMPARISONS: Final = 4
 """How long a level is held, at least: seconds, latencies, times as long as the comparison took."""
 SELDOM: Final = 4
-"""The longest hold at the least level, in usual holds: looking above it only queues there."""
+"""Comparisons in a row that change nothing double the hold up to so many times."""
+NOTHING_NEW: Final = 0.06
+"""Steps of a comparison that together change ln(level) by less changed nothing."""
 JUMP: Final = 0.22
 """Rise of ln(latency) that calls for a cut before the next comparison."""
 CUT_MOST: Final = 0.4
 """A single cut leaves at least this share of the level."""
-WANTED_ERROR: Final = 0.08
+WANTED_ERROR: Final = 0.05
 FINEST_ERROR: Final = 0.02
 """Standard error of ln(latency) that an arm of a comparison is to reach, and beyond which it need not go..."""
 SHARE_OF_HOLD: Final = 0.03
@@ -105,7 +107,8 @@ class Pipe:
         self._seat = Seat()
         self._low: Finding | None = None
         self._watch = Watch()
-        self._queueing = 0
+        self._confirmed = 0
+        self._compared_from = self.target
         self._cruise_until = self._settled_at = 0.0
         self._compared_since = self._comparison_s = 0.0
         self._arm = Arm(8, 1, math.inf)
@@ -126,7 +129,7 @@ class Pipe:
         return self._glide.level(now, self._goal())
 
     def _goal(self) -> int:
-        level = round(self.target)
+        level = max(round(self.target), math.ceil(seating.NEARLY * self.target / seating.SEAT))
         if self.mode is Mode.LOW:
             level = max(self.bounds.least, min(level - 1, round(seating.LOW * self.target)))
         elif self.mode is Mode.HIGH:
@@ -247,7 +250,8 @@ class Pipe:
     # ---- ramp
 
     def _ramp_from(self, now: float, found: Finding, factor: float) -> None:
-        self._ramp, self._seat, self._watch = Ramp(found), Seat(), Watch()
+        self._ramp, self._seat, self._watch = Ramp(found, factor), Seat(), Watch()
+        self._confirmed = 0
         self._ramp_to(now, factor * self.target)
 
     def _ramp_to(self, now: float, target: float) -> None:
@@ -258,7 +262,7 @@ class Pipe:
 
     def _on_ramp(self, now: float, found: Finding) -> None:
         if self._ramp is None:
-            self._ramp = Ramp(found)
+            self._ramp = Ramp(found, MIDDLE)
             factor: float | None = MIDDLE
         else:
             factor = self._ramp.next_factor(found)
@@ -273,7 +277,11 @@ class Pipe:
     # ---- compare
 
     def _compare(self, now: float) -> None:
-        """Begin a comparison around the level; at the least one, of that with one more."""
+        """Begin comparisons around the level; at the least one, of that with one more."""
+        self._compared_from = self.target
+        self._compare_again(now)
+
+    def _compare_again(self, now: float) -> None:
         self._low, self._compared_since = None, now
         self.mode = Mode.LOW
         self._next_arm()
@@ -293,22 +301,25 @@ class Pipe:
         assert self._low is not None
         self._comparison_s = now - self._compared_since
         low = self._low
-        if self.target <= self.bounds.least and self._seat.only_queues(low, found):
-            self.target = float(self.bounds.least)
-            self._queueing += 1
-            self._cruise(now, low.latency_s)
+        if self.target <= self.bounds.least:
+            if self._seat.only_queues(low, found):
+                self._confirmed += 1
+                self._cruise(now, low.latency_s)
+            else:
+                self._ramp_from(now, found, MIDDLE)
             return
-        self._queueing = 0
         step = self._seat.learn(self.target, low, found)
         if step.is_flat and self.target < self._top:
             self._ramp_from(now, found, SMALL)
             return
         self.target = clamp(step.level, self.bounds.least, self._top)
         if step.is_final or self.target >= self._top:
+            same = abs(math.log(self.target / self._compared_from)) < NOTHING_NEW
+            self._confirmed = self._confirmed + 1 if same else 0
             self._cruise(now, found.latency_at(self.target, low))
         else:
             self._watch = Watch()
-            self._compare(now)
+            self._compare_again(now)
 
     def _cut(self, slower: float) -> None:
         """Lower the level for a server that became ``slower`` times as slow."""
@@ -318,7 +329,7 @@ class Pipe:
 
     def _cruise(self, now: float, base_s: float | None) -> None:
         self.mode, self._watch = Mode.CRUISE, Watch(base_s)
-        hold_s = self._hold_s() * min(SELDOM, 2**self._queueing)
+        hold_s = self._hold_s() * min(SELDOM, 2**self._confirmed)
         self._cruise_until = now + hold_s * (0.75 + 0.5 * self._uniform())
         self._next_arm()
 
@@ -334,7 +345,7 @@ class Pipe:
             if now >= self._cruise_until:
                 self._compare(now)
             return
-        self._queueing = 0
+        self._confirmed = 0
         if change < 0:
             if self.target < self._top:
                 self._ramp_from(now, found, SMALL)

@@ -18,8 +18,8 @@ STEEP_NOISY: Final = 0.6
 """... at least, where the measurement is noisy."""
 MUCH_SLOWER: Final = 1.5
 """A single step that makes the server so many times slower was too long, whatever its elasticity."""
-FASTER: Final = 1.1
-"""A step that raises throughput by so much began below the knee."""
+GAINFUL: Final = 0.65
+"""Elasticity below which a step raised throughput enough to say that it began below the knee."""
 BIG: Final = 4.0
 MIDDLE: Final = 2.0
 SMALL: Final = 1.5
@@ -36,17 +36,19 @@ class Ramp:
     ``throughput x latency below``. Exact for a pool of workers; for a GPU that batches, whose latency rises
     smoothly, it is close because the last steps are small.
 
-    State. The arm before, and the last arm from which throughput still rose.
+    State. The arm before, the last arm from which throughput still rose much, the last step.
 
     Weak spot. A ramp that starts above the knee has no arm below it; the knee is then said to be at the start,
     and what follows must find it.
 
     Args:
         first: What is known of the level that the ramp starts from.
+        factor: The first step; no step is more than twice the one before.
     """
 
-    def __init__(self, first: Finding) -> None:
+    def __init__(self, first: Finding, factor: float) -> None:
         self._before = self._below = first
+        self._factor = factor
 
     def next_factor(self, found: Finding) -> float | None:
         """Return by how much to multiply the level, or None when it is past the knee."""
@@ -55,7 +57,7 @@ class Ramp:
             return MIDDLE
         slower = math.log(found.latency_s / self._before.latency_s)
         error = found.error_since(self._before)
-        if found.per_s > FASTER * self._before.per_s:
+        if elasticity < GAINFUL:
             self._below = self._before
         steep = clamp(STEEP - error, STEEP_NOISY, STEEP)
         leap = max(math.log(MUCH_SLOWER), 2 * error * math.log(found.load / self._before.load))
@@ -63,7 +65,9 @@ class Ramp:
             return None
         self._before = found
         careful = elasticity + 0.5 * error
-        return BIG if careful < FLAT else MIDDLE if careful < EASY else SMALL
+        wanted = BIG if careful < FLAT else MIDDLE if careful < EASY else SMALL
+        self._factor = min(wanted, 2 * self._factor)
+        return self._factor
 
     def knee(self, found: Finding) -> float:
         """Return the load at which the server began to queue, after ``next_factor`` returned None."""

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 SEAT: Final = 1.15
 """Level to sit at, in knees: a pool of workers then has 15 requests waiting for each 100 that it serves."""
+NEARLY: Final = 0.98
+"""Share of the knee that a whole number of requests must reach."""
 LOW: Final = 0.82
 HIGH: Final = 1.136
 """Levels of the two arms, in levels: 0.94 and 1.31 knees."""
@@ -19,15 +21,20 @@ FLAT: Final = 0.4
 """Elasticity below which, beyond doubt, the level is far too low: ramp."""
 SURE: Final = 1.5
 """Standard errors that are beyond doubt."""
+STEEP: Final = 0.85
+"""Elasticity above which, less a standard error, both arms only queue: the knee is below them."""
 IMPOSSIBLE: Final = 1.5
 """Elasticity that only a server has that changed between the arms."""
 MOST_UP: Final = 0.3
 MOST_DOWN: Final = 1.4
 """Longest steps, in ln(level)."""
 SMALL: Final = 0.04
-"""Step, in ln(level), that is not worth another comparison."""
-BOOST: Final = 2.0
-"""Steps one way in a row double up to so much."""
+TINY: Final = 0.01
+"""Step, in ln(level), that is not worth another comparison: as much as the noise, within these bounds."""
+BOOST: Final = 4.0
+"""Steps up in a row double up to so much..."""
+PERSISTS: Final = 0.6
+"""... while what is wanted does not shrink below this share of what was."""
 QUEUES: Final = 0.85
 """Elasticity from which the least level and one more only queue, less one standard error."""
 UNKNOWN: Final = 0.3
@@ -91,11 +98,14 @@ class Seat:
             return Step(level, is_flat=False, is_final=True)
         error = high.latency_error_since(low)
         wanted = math.log(SEAT * high.load * low.latency_s / (high.latency_s * level))
+        if elasticity - high.error_since(low) > STEEP:
+            wanted = min(wanted, math.log(LOW))
+        persists = wanted / self._wanted > PERSISTS if self._way else False
+        turned = wanted * self._way < 0
         step = self._weigh(wanted, error, surely=elasticity > IMPOSSIBLE)
-        turned = step * self._way < 0
-        self._boost = 1.0 if turned or not self._way else min(BOOST, 2 * self._boost)
+        self._boost = min(BOOST, 2 * self._boost) if persists and wanted > 0 else 1.0
         self._way = 1 if step > 0 else -1
-        final = turned or abs(step) < SMALL
+        final = turned or abs(step) < clamp(error, TINY, SMALL)
         step = clamp(step * self._boost, -MOST_DOWN, MOST_UP)
         if final:
             self._way, self._boost = 0, 1.0

@@ -18,8 +18,12 @@ LEAST_ERROR: Final = 0.03
 MEMORY: Final = 16
 ENOUGH: Final = 4
 """Arms over which the scatter is averaged, and from which on it is believed."""
-MOST_SURPRISE: Final = 7.0
-"""What a single arm may add at most."""
+MOST_SURPRISE: Final = 4.0
+"""What a single arm may add at most: two must agree."""
+PREDICTED: Final = 3
+"""Arms that a base is worth which was predicted from a comparison."""
+QUIET: Final = 2.0
+"""The base is only updated while both sums are below this."""
 
 
 class Watch:
@@ -30,7 +34,8 @@ class Watch:
     A change of three standard errors is noticed after three arms, noise alone raises an alarm once in about a
     thousand.
 
-    State. Base (running mean of ln(latency) and how many arms it rests on), both sums, scatter of the arms.
+    State. Base (running mean of ln(latency) and how many arms it rests on), both sums, the last arm, scatter of the
+    arms.
 
     Weak spot. Arms much shorter than a latency share their queue and are not independent.
 
@@ -40,7 +45,8 @@ class Watch:
 
     def __init__(self, base: float | None = None) -> None:
         self._base: float | None = None if base is None else math.log(base)
-        self._arms = 0 if base is None else 1
+        self._arms = 0 if base is None else PREDICTED
+        self._last = 0.0
         self._up = self._down = 0.0
         self._scatter, self._seen = 0.0, 0
 
@@ -69,11 +75,14 @@ class Watch:
         surprise = max(-MOST_SURPRISE, min(MOST_SURPRISE, (value - self._base) / error))
         self._up = max(0.0, self._up + surprise - SLACK)
         self._down = max(0.0, self._down - surprise - SLACK)
+        last, self._last = self._last, value
         if max(self._up, self._down) > ALARM:
-            return value - self._base
+            return 0.5 * (last + value) - self._base
         excess = min(MOST_SURPRISE * error, abs(value - self._base)) / CLIP_FACTOR
         self._seen += 1
         self._scatter += (found.size * excess**2 - self._scatter) / min(self._seen, MEMORY)
+        if max(self._up, self._down) > QUIET:
+            return None
         self._arms += 1
         self._base += (value - self._base) / self._arms
         return None
