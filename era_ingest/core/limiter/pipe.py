@@ -24,6 +24,8 @@ AT_LEVEL: Final = 0.85
 AT_RAMP: Final = 0.8
 """The same while the level is still gliding up."""
 SMOOTHING: Final = 0.1
+OLD_SPREAD: Final = 20
+"""Requests that what is known of the spread of ln(latency) weighs against an arm's own."""
 GLIDE_LEAST_S: Final = 0.2
 GLIDE_MOST_S: Final = 0.5
 """A ramp's step takes one latency, within these bounds, seconds."""
@@ -210,7 +212,8 @@ class Pipe:
     # ---- learning
 
     def _learn(self, now: float, found: Finding) -> None:
-        self._spread += 0.3 * ((self._watch.spread or found.spread) - self._spread)
+        self._spread += found.size / (found.size + OLD_SPREAD) * (found.spread - self._spread)
+        found = found._replace(spread=self._spread)
         goal = self._goal()
         if self.mode is Mode.RAMP:
             self._on_ramp(now, found)
@@ -235,7 +238,7 @@ class Pipe:
             needed, most = ((CLIP_FACTOR * self._spread / error) ** 2 for error in (WANTED_ERROR, FINEST_ERROR))
             in_time = SHARE_OF_HOLD * self._hold_s() * self._goal() / latency_s
             size = min(MOST_OF_AN_ARM, clamp(in_time, needed, most))
-            self._arm = Arm(max(12.0, size, self.target), AT_LEVEL * self._goal(), max(6.0, 4 * latency_s))
+            self._arm = Arm(max(12.0, size, self.target), AT_LEVEL * self._goal(), max(3.0, 6 * latency_s))
 
     def _cruise_arm(self) -> Arm:
         return Arm(max(12.0, self.target), AT_LEVEL * self._goal(), math.inf)

@@ -17,10 +17,8 @@ NEARLY: Final = 0.98
 LOW: Final = 0.82
 HIGH: Final = 1.136
 """Levels of the two arms, in levels: 0.94 and 1.31 knees."""
-FLAT: Final = 0.4
-"""Elasticity below which, beyond doubt, the level is far too low: ramp."""
-SURE: Final = 1.5
-"""Standard errors that are beyond doubt."""
+FLAT: Final = 0.5
+"""Elasticity, a standard error added, below which the level is far too low: ramp."""
 STEEP: Final = 0.85
 """Elasticity above which, less a standard error, both arms only queue: the knee is below them."""
 IMPOSSIBLE: Final = 1.5
@@ -37,6 +35,8 @@ PERSISTS: Final = 0.6
 """... while what is wanted does not shrink below this share of what was."""
 QUEUES: Final = 0.85
 """Elasticity from which the least level and one more only queue, less one standard error."""
+UNSURE: Final = 0.2
+"""... at most so much less: in doubt it is better to look higher."""
 UNKNOWN: Final = 0.3
 DOUBTFUL: Final = 0.15
 AGED: Final = 0.05
@@ -89,7 +89,7 @@ class Seat:
     def only_queues(low: Finding, high: Finding) -> bool:
         """Return whether the server had no use for the high arm, as far as can be told."""
         elasticity = high.elasticity_since(low)
-        return elasticity is not None and elasticity > QUEUES - min(high.error_since(low), QUEUES / 2)
+        return elasticity is not None and elasticity > QUEUES - min(high.error_since(low), UNSURE)
 
     def learn(self, level: float, low: Finding, high: Finding) -> Step:
         """Return the next level after a comparison of a low and a high arm around ``level``."""
@@ -109,7 +109,7 @@ class Seat:
         step = clamp(step * self._boost, -MOST_DOWN, MOST_UP)
         if final:
             self._way, self._boost = 0, 1.0
-        flat = elasticity + SURE * high.error_since(low) < FLAT
+        flat = elasticity + high.error_since(low) < FLAT
         return Step(level * math.exp(step), is_flat=flat, is_final=final)
 
     def _weigh(self, wanted: float, error: float, *, surely: bool) -> float:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SLACK: Final = 0.5
 ALARM: Final = 6.0
 """Reference value and threshold of the cumulative sums, in standard errors of an arm."""
-LEAST_ERROR: Final = 0.03
+LEAST_ERROR: Final = 0.05
 """Taken for an arm's standard error at least: smaller changes of ln(latency) do not matter."""
 MEMORY: Final = 16
 ENOUGH: Final = 4
