@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 QUANTILE: Final = 0.75
 CLIP: Final = 1.6
 """Latencies count up to 1.6 times the one that three quarters of the arm stay below."""
+LATE: Final = 1.2
+"""What a request that is still out counts in a hurried arm, in terms of the same."""
 LEAST: Final = 4
 """Requests that an arm needs at least."""
 LEAST_SPREAD: Final = 0.02
@@ -81,13 +83,16 @@ class Arm:
         size: Requests to collect.
         floor: Least load (requests in flight) at which a request counts.
         patience_s: After so long make do with fewer, at least ``LEAST``.
+        hurried: Final already when every request still out is older than what three quarters stay below;
+            such a request then counts 1.2 times that. For the ramp, where each round trip counts.
     """
 
-    __slots__ = ("_latencies", "_out", "_patience_s", "_since", "_sum_ln_load", "floor", "sent", "size")
+    __slots__ = ("_hurried", "_latencies", "_out", "_patience_s", "_since", "_sum_ln_load", "floor", "sent", "size")
 
-    def __init__(self, size: float, floor: float, patience_s: float) -> None:
+    def __init__(self, size: float, floor: float, patience_s: float, *, hurried: bool = False) -> None:
         self.size, self.floor = max(LEAST, int(size)), floor
         self.sent = 0
+        self._hurried = hurried
         self._patience_s = patience_s
         self._since: float | None = None
         self._sum_ln_load = 0.0
@@ -135,12 +140,13 @@ class Arm:
             return None
         ordered = sorted(self._latencies)
         most_s = CLIP * ordered[last]
-        if self._out and now - max(self._out.values()) < most_s:
+        known_s, out_s = (ordered[last], LATE * ordered[last]) if self._hurried else (most_s, most_s)
+        if self._out and now - max(self._out.values()) < known_s:
             return None
         spread = math.log(ordered[last // 3 * 2] / ordered[last // 3]) / (MEAN_TO_TERCILE * QUANTILE)
         return Finding(
             load=math.exp(self._sum_ln_load / self.sent),
-            latency_s=(sum(min(each, most_s) for each in ordered) + most_s * len(self._out)) / self.sent,
+            latency_s=(sum(min(each, most_s) for each in ordered) + out_s * len(self._out)) / self.sent,
             spread=max(LEAST_SPREAD, spread),
             size=self.sent,
         )

@@ -231,7 +231,7 @@ class Pipe:
         self._full.clear()
         if self.mode is Mode.RAMP:
             size = max(0.5 * self.target, 4.0, 60 * self._spread**2)
-            self._arm = Arm(size, AT_RAMP * self._goal(), max(1.0, 1.5 * latency_s))
+            self._arm = Arm(size, AT_RAMP * self._goal(), max(1.0, 1.5 * latency_s), hurried=True)
         elif self.mode is Mode.CRUISE:
             self._arm = self._cruise_arm()
         else:

@@ -36,7 +36,7 @@ PERSISTS: Final = 0.6
 QUEUES: Final = 0.85
 """Elasticity from which the least level and one more only queue, less one standard error."""
 UNSURE: Final = 0.2
-"""... at most so much less: in doubt it is better to look higher."""
+"""... unless that is as much as this: in doubt it is better to look higher."""
 UNKNOWN: Final = 0.3
 DOUBTFUL: Final = 0.15
 AGED: Final = 0.05
@@ -88,8 +88,8 @@ class Seat:
     @staticmethod
     def only_queues(low: Finding, high: Finding) -> bool:
         """Return whether the server had no use for the high arm, as far as can be told."""
-        elasticity = high.elasticity_since(low)
-        return elasticity is not None and elasticity > QUEUES - min(high.error_since(low), UNSURE)
+        elasticity, error = high.elasticity_since(low), high.error_since(low)
+        return elasticity is not None and elasticity > QUEUES - (error if error < UNSURE else 0.0)
 
     def learn(self, level: float, low: Finding, high: Finding) -> Step:
         """Return the next level after a comparison of a low and a high arm around ``level``."""
