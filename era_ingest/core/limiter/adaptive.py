@@ -143,7 +143,7 @@ class AdaptiveLimiter:
         else:
             suspected = self.refusals.cap.is_suspected
             silence = self.refusals.on_refused(now, flight, retry_after_s)
-            if self.refusals.cap.is_suspected and not suspected:
+            if self.refusals.cap.is_suspected and (silence > 0 or not suspected):
                 self.pipe.glide(now + silence, 1.0, max(0.5, self.pipe.latency_s or 0.0))
         self._silent_until = max(self._silent_until, now + silence)
 
