@@ -87,7 +87,17 @@ class Arm:
             such a request then counts 1.2 times that. For the ramp, where each round trip counts.
     """
 
-    __slots__ = ("_hurried", "_latencies", "_out", "_patience_s", "_since", "_sum_ln_load", "floor", "sent", "size")
+    __slots__ = (
+        "_hurried",
+        "_latencies",
+        "_out",
+        "_patience_s",
+        "_since",
+        "_sum_ln_load",
+        "floor",
+        "sent",
+        "size",
+    )
 
     def __init__(self, size: float, floor: float, patience_s: float, *, hurried: bool = False) -> None:
         self.size, self.floor = max(LEAST, int(size)), floor

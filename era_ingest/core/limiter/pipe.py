@@ -131,7 +131,7 @@ class Pipe:
         return self._glide.level(now, self._goal())
 
     def _goal(self) -> int:
-        level = max(round(self.target), math.ceil(seating.NEARLY * self.target / seating.SEAT))
+        level = max(round(self.target), math.ceil(self.target / seating.SEAT))
         if self.mode is Mode.LOW:
             level = max(self.bounds.least, min(level - 1, round(seating.LOW * self.target)))
         elif self.mode is Mode.HIGH:
@@ -212,7 +212,9 @@ class Pipe:
     # ---- learning
 
     def _learn(self, now: float, found: Finding) -> None:
-        self._spread += found.size / (found.size + OLD_SPREAD) * (found.spread - self._spread)
+        if self.mode is not Mode.CRUISE:
+            share = found.size / (found.size + OLD_SPREAD)
+            self._spread += share * (found.spread - self._spread)
         found = found._replace(spread=self._spread)
         goal = self._goal()
         if self.mode is Mode.RAMP:
@@ -235,7 +237,9 @@ class Pipe:
         elif self.mode is Mode.CRUISE:
             self._arm = self._cruise_arm()
         else:
-            needed, most = ((CLIP_FACTOR * self._spread / error) ** 2 for error in (WANTED_ERROR, FINEST_ERROR))
+            needed, most = (
+                (CLIP_FACTOR * self._spread / error) ** 2 for error in (WANTED_ERROR, FINEST_ERROR)
+            )
             in_time = SHARE_OF_HOLD * self._hold_s() * self._goal() / latency_s
             size = min(MOST_OF_AN_ARM, clamp(in_time, needed, most))
             self._arm = Arm(max(12.0, size, self.target), AT_LEVEL * self._goal(), max(3.0, 6 * latency_s))
@@ -304,12 +308,9 @@ class Pipe:
         assert self._low is not None
         self._comparison_s = now - self._compared_since
         low = self._low
-        if self.target <= self.bounds.least:
-            if self._seat.only_queues(low, found):
-                self._confirmed += 1
-                self._cruise(now, low.latency_s)
-            else:
-                self._ramp_from(now, found, MIDDLE)
+        if self.target <= self.bounds.least and self._seat.only_queues(low, found):
+            self._confirmed += 1
+            self._cruise(now, low.latency_s)
             return
         step = self._seat.learn(self.target, low, found)
         if step.is_flat and self.target < self._top:

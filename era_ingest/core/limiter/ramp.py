@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from era_ingest.core.limiter.arm import Finding
 from era_ingest.core.limiter.flight import clamp
+
+if TYPE_CHECKING:
+    from era_ingest.core.limiter.arm import Finding
 
 FLAT: Final = 0.2
 """Elasticity, half its error added, up to which the server surely has room: the next step is x4."""
@@ -29,12 +31,12 @@ SMALL: Final = 1.5
 class Ramp:
     """Judges each step of a ramp.
 
-    Formula. Between two arms at rising loads ``e = d ln(latency) / d ln(load)``. The next step is x4 while
-    ``e < 0.2``, x2 while ``e < 0.45``, x1.5 after that (half the error of ``e`` added); the ramp is over at ``e > 0.85`` (0.6 where noise
-    could hide that) or when one step makes the server 1.5 times as slow. Then the throughput ``load / latency``
-    has come to its end, and the knee is where the latency of the last arm from below that end would give it:
-    ``throughput x latency below``. Exact for a pool of workers; for a GPU that batches, whose latency rises
-    smoothly, it is close because the last steps are small.
+    Formula. Between two arms at rising loads ``e = d ln(latency) / d ln(load)``. With half its error added to
+    ``e`` the next step is x4 while ``e < 0.2``, x2 while ``e < 0.45``, else x1.5. The ramp is over at
+    ``e > 0.85`` (0.6 where noise could hide that) or when one step makes the server 1.5 times as slow. Then
+    the throughput ``load / latency`` has come to its end, and the knee is where the latency of the last arm
+    from below that end would give it: ``throughput x latency below``. Exact for a pool of workers; for a GPU
+    that batches, whose latency rises smoothly, it is close because the last steps are small.
 
     State. The arm before, the last arm from which throughput still rose much, the last step.
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 SEAT: Final = 1.15
 """Level to sit at, in knees: a pool of workers then has 15 requests waiting for each 100 that it serves."""
-NEARLY: Final = 0.98
-"""Share of the knee that a whole number of requests must reach."""
 LOW: Final = 0.82
 HIGH: Final = 1.136
 """Levels of the two arms, in levels: 0.94 and 1.31 knees."""
@@ -33,9 +31,9 @@ BOOST: Final = 4.0
 """Steps up in a row double up to so much..."""
 PERSISTS: Final = 0.6
 """... while what is wanted does not shrink below this share of what was."""
-QUEUES: Final = 0.85
+QUEUES: Final = 0.95
 """Elasticity from which the least level and one more only queue, less one standard error."""
-UNSURE: Final = 0.2
+UNSURE: Final = 0.3
 """... unless that is as much as this: in doubt it is better to look higher."""
 UNKNOWN: Final = 0.3
 DOUBTFUL: Final = 0.15
@@ -109,7 +107,7 @@ class Seat:
         step = clamp(step * self._boost, -MOST_DOWN, MOST_UP)
         if final:
             self._way, self._boost = 0, 1.0
-        flat = elasticity + high.error_since(low) < FLAT
+        flat = elasticity + min(high.error_since(low), UNSURE) < FLAT
         return Step(level * math.exp(step), is_flat=flat, is_final=final)
 
     def _weigh(self, wanted: float, error: float, *, surely: bool) -> float:
