@@ -15,9 +15,9 @@ SEAT: Final = 1.15
 LOW: Final = 0.82
 HIGH: Final = 1.136
 """Levels of the two arms, in levels: 0.94 and 1.31 knees."""
-FLAT: Final = 0.5
+FLAT: Final = 0.35
 """Elasticity, a standard error added, below which the level is far too low: ramp."""
-STEEP: Final = 0.85
+STEEP: Final = 0.93
 """Elasticity above which, less a standard error, both arms only queue: the knee is below them."""
 IMPOSSIBLE: Final = 1.5
 """Elasticity that only a server has that changed between the arms."""
