@@ -20,8 +20,10 @@ STEEP_NOISY: Final = 0.6
 """... at least, where the measurement is noisy."""
 MUCH_SLOWER: Final = 1.5
 """A single step that makes the server so many times slower was too long, whatever its elasticity."""
-GAINFUL: Final = 0.65
-"""Elasticity below which a step raised throughput enough to say that it began below the knee."""
+GAINFUL: Final = 0.8
+GAINFUL_LEAP: Final = 0.65
+"""Elasticity below which a small step, or a longer one, raised throughput enough to say that it began below the
+knee. (The arm of a long step mixes requests from below and above.)"""
 BIG: Final = 4.0
 MIDDLE: Final = 2.0
 SMALL: Final = 1.5
@@ -59,7 +61,7 @@ class Ramp:
             return MIDDLE
         slower = math.log(found.latency_s / self._before.latency_s)
         error = found.error_since(self._before)
-        if elasticity < GAINFUL:
+        if elasticity < (GAINFUL if self._factor <= SMALL else GAINFUL_LEAP):
             self._below = self._before
         steep = clamp(STEEP - error, STEEP_NOISY, STEEP)
         leap = max(math.log(MUCH_SLOWER), 2 * error * math.log(found.load / self._before.load))
