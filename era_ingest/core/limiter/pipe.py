@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 AT_LEVEL: Final = 0.85
 """Share of a level at which a request counts as sent at that level."""
-AT_RAMP: Final = 0.8
-"""The same while the level is still gliding up."""
+AT_RAMP: Final = 0.5
+MOST_AT_RAMP: Final = 0.8
+BEYOND: Final = 1.2
+"""The same while the level is still gliding up: at least half, and 1.2 times the level before as far as it goes. All
+that are sent from there on belong to the arm, so that it is full before the first of them returns."""
 SMOOTHING: Final = 0.1
 OLD_SPREAD: Final = 20
 """Requests that what is known of the spread of ln(latency) weighs against an arm's own."""
@@ -106,6 +109,7 @@ class Pipe:
         self._glide = Glide()
         self._spread = 0.3
         self._ramp: Ramp | None = None
+        self._at_ramp = AT_RAMP
         self._seat = Seat()
         self._low: Finding | None = None
         self._watch = Watch()
@@ -232,8 +236,9 @@ class Pipe:
         latency_s = self.latency_s or LATENCY_GUESS_S
         self._full.clear()
         if self.mode is Mode.RAMP:
-            size = max(0.5 * self.target, 4.0, 60 * self._spread**2)
-            self._arm = Arm(size, AT_RAMP * self._goal(), max(1.0, 1.5 * latency_s), hurried=True)
+            size = max((1 - self._at_ramp) * self._goal(), 4.0, 60 * self._spread**2)
+            floor = self._at_ramp * self._goal()
+            self._arm = Arm(size, floor, max(1.0, 1.5 * latency_s), hurried=True)
         elif self.mode is Mode.CRUISE:
             self._arm = self._cruise_arm()
         else:
@@ -265,6 +270,7 @@ class Pipe:
         start, self.mode = self.target, Mode.RAMP
         self.target = clamp(target, self.bounds.least, self._top)
         self.glide(now, start, clamp(self.latency_s or LATENCY_GUESS_S, GLIDE_LEAST_S, GLIDE_MOST_S))
+        self._at_ramp = clamp(BEYOND * start / self.target, AT_RAMP, MOST_AT_RAMP)
         self._next_arm()
 
     def _on_ramp(self, now: float, found: Finding) -> None:
