@@ -1,8 +1,8 @@
 """What `era ingest` is measured against: the simplest correct program for the same work, written by hand.
 
 Nothing of this project is in it, and nothing that a project needs: no cleaning, no retries, no provenance, no
-minister files, one table. It reads JSON books, leaves out texts that the table has, embeds the others in
-batches with bounded concurrency, and writes them by one binary COPY.
+minister files, one table. It reads JSON books, cuts chapters' text into passages, leaves out texts that the table
+has, embeds the others in batches with bounded concurrency, and writes them by one binary COPY.
 
     python -m era_ingest.bench.bound FOLDER URL DATABASE_URL --batch 128 --in-flight 64
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import hashlib
 import json
 import sys
 import time
@@ -27,21 +26,9 @@ import orjson
 import psycopg
 from pgvector.psycopg import register_vector_async
 
-CATEGORIES = ("principles", "rules", "claims", "warnings")
+from era_ingest.bench.reading import Row, read_rows
+
 COLUMN_TYPES = ("bytea", "text", "int4", "text", "text", "vector")
-Row = tuple[bytes, str, int, str, str]
-
-
-def read_rows(folder: Path) -> dict[bytes, Row]:
-    """Return the entries of all books of a folder by the hash of their text."""
-    rows: dict[bytes, Row] = {}
-    for path in sorted(folder.glob("*.json")):
-        for chapter in json.loads(path.read_bytes())["chapters"]:
-            for category in CATEGORIES:
-                for text in chapter[category]:
-                    digest = hashlib.sha256(text.encode()).digest()
-                    rows[digest] = (digest, path.stem, chapter["chapter_index"], category, text)
-    return rows
 
 
 async def embed(session: aiohttp.ClientSession, url: str, texts: list[str]) -> list[np.ndarray[Any, Any]]:

@@ -91,10 +91,17 @@ def build_tables(found: Benchmark) -> list[Table]:
     figures = Table("figure", "median", "least", "greatest", title=f"{found.name}: {workload}")
     for name, series in found.figures.items():
         figures.add_row(name, *(f"{x:,.3f}" for x in (series.median, min(series.values), max(series.values))))
-    ratios = Table("ratio", "median", title=f"load average {found.load_average:.1f}")
+    return [figures, build_ratio_table(found)]
+
+
+def build_ratio_table(found: Benchmark) -> Table:
+    """Return the ratios as a table for a terminal."""
+    from rich.table import Table
+
+    table = Table("ratio", "median", title=f"load average {found.load_average:.1f}")
     for name, ratio in found.ratios.items():
-        ratios.add_row(name, f"{ratio:.2f}")
-    return [figures, ratios]
+        table.add_row(name, f"{ratio:.2f}")
+    return table
 
 
 def plot_seconds(found: Benchmark, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,68 @@ def controller(seeds: int, wanted: tuple[str, ...], plot: Path | None, *, as_jso
 
 
 @bench.command()
+@click.option(
+    "-n", "--runs", default=1, show_default=True, type=click.IntRange(1), help="Real runs a server."
+)
+@click.option(
+    "--seconds", default=60.0, show_default=True, type=click.FloatRange(1.0), help="Length of each."
+)
+@click.option("--server", "wanted", multiple=True, help="Only servers whose name holds this; repeatable.")
+@click.option("--controller", "name", default="adaptive", show_default=True, help="As `controller` names it.")
+@click.option("--one-by-one", is_flag=True, help="Not all servers side by side.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+@click.pass_context
+def live(
+    ctx: click.Context,
+    runs: int,
+    seconds: float,
+    wanted: tuple[str, ...],
+    name: str,
+    *,
+    one_by_one: bool,
+    as_json: bool,
+) -> None:
+    """Compare a controller in real time, over HTTP, with what the simulation says of the same servers.
+
+    Each server is a process of its own; `points` is the difference of goodput in points of a hundred. Clients
+    that share a limit do so in a scratch database.
+    """
+    from era_ingest.bench import controller as bench_controller
+    from era_ingest.bench.live import run as bench_live
+    from era_ingest.bench.measure import load_average
+    from era_ingest.bench.scratch import scratch_database, scratch_home
+
+    scenarios = bench_live.find_servers(wanted)
+    make = bench_controller.CONTROLLERS.get(name)
+    if not scenarios:
+        raise click.BadParameter("No server has such a name.", param_hint="--server")
+    if make is None:
+        known = ", ".join(bench_controller.CONTROLLERS)
+        raise click.BadParameter(f"There are: {known}.", param_hint="--controller")
+    with ExitStack() as stack:
+        url = None
+        if any(one.database_s is not None for one in scenarios):
+            _, server = stack.enter_context(scratch_home(settings_of(ctx)))
+            url = stack.enter_context(scratch_database(server))
+        work = bench_live.bench_live(
+            scenarios,
+            make,
+            controller=name,
+            seconds=seconds,
+            runs=runs,
+            together=not one_by_one,
+            database_url=url,
+            on_row=lambda row: click.echo(row.server, err=True),
+        )
+        rows = run_async(work)
+    if as_json:
+        found = {"rows": [row.as_dict() for row in rows], "load_average": round(load_average(), 2)}
+        click.echo(json.dumps({"bench": "live", **found}))
+    else:
+        _print(bench_live.build_table(rows))
+
+
+@bench.command()
 @click.option("-n", "--runs", default=5, show_default=True, type=click.IntRange(1), help="Repetitions.")
 @click.option("--rows", default=10_000, show_default=True, type=click.IntRange(1), help="Rows of 768 floats.")
 @click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the seconds (PNG or SVG).")
@@ -77,17 +140,32 @@ def load(ctx: click.Context, runs: int, rows: int, plot: Path | None, *, as_json
 
 @bench.command()
 @click.option("-n", "--runs", default=3, show_default=True, type=click.IntRange(1), help="Repetitions.")
-@click.option("--texts", default=10_000, show_default=True, type=click.IntRange(100), help="Short texts.")
+@click.option(
+    "--workload",
+    "kind",
+    default="entries",
+    show_default=True,
+    type=click.Choice(["entries", "passages"]),
+    help="Short texts, or chapters that are cut into passages.",
+)
+@click.option(
+    "--texts",
+    type=click.IntRange(100),
+    help="So many; about so many passages. [10000 entries, 5250 passages]",
+)
+@click.option("--peer", "named", multiple=True, metavar="NAME=COMMAND", help="Measure it too; repeatable.")
 @click.option("--latency-ms", default=60.0, show_default=True, help="The server's, a request.")
 @click.option("--per-text-ms", default=0.2, show_default=True, help="And text.")
 @click.option("--dimensions", default=768, show_default=True, type=click.IntRange(1, 16_000))
-@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the seconds (PNG or SVG).")
+@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the programs' seconds (PNG or SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def ingest(
     ctx: click.Context,
     runs: int,
-    texts: int,
+    kind: str,
+    texts: int | None,
+    named: tuple[str, ...],
     latency_ms: float,
     per_text_ms: float,
     dimensions: int,
@@ -95,23 +173,43 @@ def ingest(
     *,
     as_json: bool,
 ) -> None:
-    """Compare `era ingest`, as a whole process, with a program written by hand for the same work.
+    """Compare `era ingest`, as a whole process, with a program written by hand for the same work, and with peers.
 
-    Against a local server of given latency; then again unchanged, and with 1 % of the texts changed. Uses a
-    scratch database where ERA_DATABASE_URL says, else a scratch embedded server. Other settings count: preset,
-    batch size, controller.
+    Against a local server of given latency; then again unchanged, and with about 1 % of the texts changed. Uses
+    scratch databases where ERA_DATABASE_URL says, else on a scratch embedded server. Other settings count:
+    preset, batch size, controller.
+
+    A peer is any program that takes FOLDER URL DATABASE_URL, brings the database up to date with the folder's
+    books, and prints one JSON line with the texts that it embedded as "texts". It may keep files in the folder
+    BENCH_STATE, and finds batch size, requests in flight and vector size as BENCH_BATCH, BENCH_IN_FLIGHT and
+    BENCH_DIMENSIONS. Its rows are counted in the database. tools/peers has some.
     """
     from era_ingest.bench.ingest import bench_ingest
+    from era_ingest.bench.measure import build_ratio_table
+    from era_ingest.bench.programs import parse_peers
     from era_ingest.bench.server import Latency
+    from era_ingest.bench.side_by_side import build_program_table, plot_programs
+    from era_ingest.bench.workload import USUAL_TEXTS, Kind, Workload
 
+    try:
+        peers = parse_peers(named)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--peer") from error
+    workload = Workload(Kind(kind), texts or USUAL_TEXTS[Kind(kind)])
     found = bench_ingest(
         settings_of(ctx),
-        texts=texts,
+        workload,
         runs=runs,
         latency=Latency(latency_ms, per_text_ms, dimensions),
-        on_run=_counter(runs),
+        peers=peers,
+        on_step=lambda line: click.echo(line, err=True),
     )
-    _show(found, plot, as_json=as_json)
+    if plot is not None:
+        plot_programs(found, plot)
+    if as_json:
+        click.echo(json.dumps(found.as_dict()))
+    else:
+        _print(build_ratio_table(found), build_program_table(found))
 
 
 def _counter(runs: int) -> Callable[[int], None]:

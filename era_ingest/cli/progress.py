@@ -20,17 +20,20 @@ _LINE_EVERY_S = 5.0
 
 
 def describe(progress: Progress) -> str:
-    """Return one line: books, texts, rate, what holds the flow, refusals, time left."""
+    """Return one line: books, texts, rate, what holds the flow, refusals, tokens and their price, time left."""
     parts = [f"{progress.books_done}/{progress.books_total} books"]
     if progress.texts_known:
-        more = "" if progress.reading_done else "+"
-        parts.append(f"{progress.texts_done:,}/{progress.texts_known:,}{more} texts")
+        about = "" if progress.reading_done else "about "
+        parts.append(f"{progress.texts_done:,}/{about}{progress.texts_expected:,} texts")
         parts.append(f"{progress.texts_per_s:,.0f} texts/s")
     if progress.limiter is not None:
         held = f" held by {progress.limiter.held_by}" if progress.limiter.held_by else ""
         parts.append(f"{progress.limiter.in_flight}/{progress.limiter.limit:.0f} in flight{held}")
     if progress.rate_limited:
         parts.append(f"{progress.rate_limited} x 429")
+    if progress.tokens:
+        cost = "" if progress.cost is None else f" ({progress.cost:,.2f})"
+        parts.append(f"{progress.tokens:,} tokens{cost}")
     if progress.seconds_left is not None:
         parts.append(f"{_duration(progress.seconds_left)} left")
     return ", ".join(parts)

@@ -54,7 +54,7 @@ class ClientOptions:
     """
 
     retry_budget_s: float = 900.0
-    slack_batches: int = 16
+    slack_batches: int = 32
     linger_s: float = LINGER_S
     backoff: Backoff = field(default_factory=Backoff)
     max_tokens: float = math.inf

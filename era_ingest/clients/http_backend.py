@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -51,6 +52,12 @@ class Endpoint:
     dimensions: int | None = None
     timeout_s: float = 60.0
     batch_texts: int = 128
+
+    @property
+    def limit_key(self) -> str:
+        """A name for what a server limits: endpoint, model and account together, as a SHA-256 in hex."""
+        key = self.api_key.get_secret_value() if self.api_key else ""
+        return hashlib.sha256(orjson.dumps([self.url, self.model, key])).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,8 @@ class EmbeddingRun:
         """Wait until few enough batches wait to be repeated, and few enough are sent and not durable yet.
 
         A crash embeds twice what is sent and not durable: no more of it than the limiter lets be in flight.
+        While all replies are durable, that is the turnstile's own business: it wakes when the limit rises by
+        the clock alone, which nothing tells us here.
         """
         while self._is_full():
             self._changed.clear()
@@ -126,9 +128,8 @@ class EmbeddingRun:
     def _is_full(self) -> bool:
         in_flight, uncommitted = self._turnstile.in_flight, self._committer.waiting
         at_risk = max(LEAST_AT_RISK, math.ceil(self._turnstile.limit))
-        return (
-            self._deliveries - in_flight + uncommitted >= self._slack_batches
-            or in_flight + uncommitted >= at_risk
+        return self._deliveries - in_flight + uncommitted >= self._slack_batches or (
+            uncommitted > 0 and in_flight + uncommitted >= at_risk
         )
 
     async def _deliver(self, batch: Batch[TextItem], admission: Admission) -> None:

@@ -5,6 +5,7 @@ Knows nothing of Dagster, so that ``era ingest`` is at work before Dagster is ev
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from era_ingest.orchestration.landing import look, root_of, settle
@@ -37,7 +38,8 @@ async def load_books(services: Services, work: BookWork, report: Callable[[Progr
             stands in the report.
     """
     found, removed = await find_books(services, work)
-    return await load_found(services, work, found, removed, report)
+    loaded = await load_found(services, work, found, removed, report)
+    return await audit_loaded(services, work, loaded)
 
 
 async def load_found(
@@ -47,7 +49,7 @@ async def load_found(
     removed: Sequence[str],
     report: Callable[[Progress], None],
 ) -> Loaded:
-    """Load books, note what was dealt with, and audit what was loaded.
+    """Load books, and note what was dealt with.
 
     Args:
         services: Open services.
@@ -70,10 +72,16 @@ async def load_found(
         result = await ingest_books(services, request, report)
         if Stage.VECTOR_TABLES in work.stages:
             await settle(services, found, result.books)
-    if not work.audit or result.error is not None:
-        return Loaded(result, unknown=unknown)
-    findings, quarantine = await _audit(services, None if not work.stages else result.books)
-    return Loaded(result, findings, unknown, quarantine, audited=True)
+    return Loaded(result, unknown=unknown)
+
+
+async def audit_loaded(services: Services, work: BookWork, loaded: Loaded) -> Loaded:
+    """Audit what was loaded, if that was asked for and the loading came to its end."""
+    if not work.audit or loaded.report.error is not None:
+        return loaded
+    books = loaded.report.books if work.stages else None
+    findings, quarantine = await _audit(services, books)
+    return replace(loaded, findings=findings, quarantine=quarantine, audited=True)
 
 
 async def find_books(services: Services, work: BookWork) -> tuple[dict[str, BookSource], tuple[str, ...]]:

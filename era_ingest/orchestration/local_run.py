@@ -1,6 +1,7 @@
-"""``era ingest``: the pipelines at once, in a thread; Dagster beside them, recording real runs as they go.
+"""``era ingest``: the pipelines at once, in a thread; Dagster after a head start, recording real runs.
 
-Importing Dagster and opening its instance take some two seconds, in which the books are on their way already. Where
+Importing Dagster takes a second of CPU time, which the pipelines would have to share with it (one interpreter lock). So
+what is done within the head start is recorded when it is done; what takes longer is recorded as it goes on. Where
 nothing changed, Dagster is not imported at all and no run is recorded.
 """
 
@@ -14,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
-from era_ingest.orchestration.loading import load_found
+from era_ingest.orchestration.loading import audit_loaded, load_found
 from era_ingest.orchestration.work import BookWork, Loaded
 from era_ingest.pipelines.indexes import DomainIndexReport, refresh_domain_indexes
 from era_ingest.pipelines.landing import Arrivals, resolve_paths
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from era_ingest.core.audit import Finding
     from era_ingest.pipelines.outcome import IngestOptions
     from era_ingest.pipelines.report import Progress
+    from era_ingest.pipelines.services import Services
     from era_ingest.settings import Settings
 
-GRACE_S = 0.5
-"""How long a run may take before Dagster is imported: by then one that has nothing to do is over."""
+HEAD_START_S = 5.0
+"""How long the pipelines have the process for themselves; then Dagster is imported beside them, seconds."""
 TELL_S = 1.0
 """How often the recorded run is told how far the books are, seconds."""
 _QUIET = frozenset({BookStatus.UNCHANGED, BookStatus.PENDING})
@@ -62,7 +64,7 @@ def run_ingest(
     with work:
         arrivals = work.arrivals.result()
         run_ids: tuple[str, ...] = ()
-        if not work.nothing_to_record(GRACE_S):
+        if not work.nothing_to_record(HEAD_START_S):
             from era_ingest.orchestration.recorded import record_runs
 
             run_ids = record_runs(settings, work)
@@ -72,6 +74,7 @@ def run_ingest(
         ingest=loaded.report,
         ministers=ministers,
         landing_defects=arrivals.defects,
+        work_seconds=work.seconds,
         seconds=time.monotonic() - started,
         run_ids=run_ids,
     )
@@ -116,9 +119,17 @@ class LocalWork:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="era-ingest", daemon=True)
+        self._started = time.monotonic()
+        self._ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the pipelines took so far."""
+        return (self._ended or time.monotonic()) - self._started
 
     def __enter__(self) -> Self:
         """Set to work."""
+        self._started = time.monotonic()
         self._thread.start()
         return self
 
@@ -129,16 +140,16 @@ class LocalWork:
                 self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join()
 
-    def nothing_to_record(self, grace_s: float) -> bool:
+    def nothing_to_record(self, head_start_s: float) -> bool:
         """Say whether all is over within a time and nothing was changed; raise what went wrong before that."""
-        try:
-            loaded = self.loaded.result(timeout=grace_s)
-            if any(book.status not in _QUIET for book in loaded.report.books) or loaded.report.error:
-                return False
-            ministers = self.ministers.result(timeout=grace_s)
-            return not (ministers and ministers.published) and not self.indexes.result(timeout=grace_s)
-        except TimeoutError:
+        futures: tuple[Future[Any], ...] = (self.loaded, self.ministers, self.indexes)
+        if wait(futures, timeout=head_start_s).not_done:
             return False
+        report = self.loaded.result().report
+        if any(book.status not in _QUIET for book in report.books) or report.error:
+            return False
+        ministers = self.ministers.result()
+        return not (ministers and ministers.published) and not self.indexes.result()
 
     # The Era of the recorded runs: what they ask for is what this does anyway.
 
@@ -180,10 +191,13 @@ class LocalWork:
         try:
             asyncio.run(self._main())
         except BaseException as error:  # noqa: BLE001 - the thread's boundary: whoever waits for a result gets it
-            cause: BaseException = CancelledError() if isinstance(error, asyncio.CancelledError) else error
+            first = _first_of(error)
+            cause: BaseException = CancelledError() if isinstance(first, asyncio.CancelledError) else first
             for future in futures:
                 if not future.done():
                     future.set_exception(cause)
+        finally:
+            self._ended = time.monotonic()
 
     async def _main(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
@@ -199,10 +213,28 @@ class LocalWork:
             )
             found = {source.slug: source for source in arrivals.sources}
             loaded = await load_found(services, work, found, arrivals.removed, self._report)
-            self.loaded.set_result(loaded)
-            if loaded.report.error is not None:
-                self.ministers.set_result(None)
-                self.indexes.set_result([])
-                return
-            self.ministers.set_result(await build_ministers(services))
-            self.indexes.set_result(await refresh_domain_indexes(services))
+            await self._follow_up(services, work, loaded)
+
+    async def _follow_up(self, services: Services, work: BookWork, loaded: Loaded) -> None:
+        """Audit what was loaded; bring what stands upon the tables up to date, if all of it was loaded."""
+        complete = loaded.report.error is None
+
+        async def audit() -> None:
+            self.loaded.set_result(await audit_loaded(services, work, loaded))
+
+        async def build() -> None:
+            self.ministers.set_result(await build_ministers(services) if complete else None)
+
+        async def index() -> None:
+            self.indexes.set_result(await refresh_domain_indexes(services) if complete else [])
+
+        async with asyncio.TaskGroup() as group:
+            for step in (audit, build, index):
+                group.create_task(step())
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """Return the error that ended the others, where tasks ran together."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -68,8 +68,15 @@ def run_metadata(report: IngestReport) -> dict[str, Any]:
         "run: rows written": report.total("rows_written"),
         "run: rows deleted": report.total("rows_deleted"),
         "run: seconds": round(report.seconds, 2),
+        "run: seconds held back, by what": {
+            name: round(held, 1) for name, held in report.held_seconds.items()
+        },
         "run: busy seconds by stage": {stage: round(busy, 2) for stage, busy in report.stage_seconds.items()},
     }
+    if report.cost is not None:
+        facts["run: cost"] = report.cost
+    if report.limit is not None:
+        facts["run: requests allowed in flight at the end"] = round(report.limit, 1)
     if report.seconds >= MIN_PICTURE_S and (picture := draw_run(report.samples)):
         facts["run: latency and concurrency"] = dg.MetadataValue.md(picture)
     return facts

@@ -52,12 +52,15 @@ def build_observation(progress: Progress) -> dg.AssetObservation:
         "share done": round(progress.share, 4),
         "books done": f"{progress.books_done:,} of {progress.books_total:,}",
         "texts done": progress.texts_done,
-        "texts to do": f"{progress.texts_known:,}{'' if progress.reading_done else ' so far'}",
+        "texts to do": f"{'' if progress.reading_done else 'about '}{progress.texts_expected:,}",
         "texts a second": round(progress.texts_per_s, 1),
         "requests": progress.requests,
         "refused by rate limits": progress.rate_limited,
+        "tokens": progress.tokens,
         "seconds so far": round(progress.elapsed_s, 1),
     }
+    if progress.cost is not None:
+        metadata["cost"] = progress.cost
     if progress.seconds_left is not None:
         metadata["seconds left, about"] = round(progress.seconds_left)
     if limiter is not None:

@@ -33,6 +33,8 @@ MAX_CHUNKS_IN_FLOW = 20_000
 """Chunks of the books between reading and loading; one larger book goes alone."""
 LOOKUP_CHUNKS = 8_192
 """Chunks whose hashes one query to the embedding store asks for, about."""
+LOADERS = 2
+"""Books loaded at the same time: while the database writes one, the next one is put together and sent."""
 _TEXT_QUEUE = 2_048
 
 
@@ -66,7 +68,7 @@ class Steps(Protocol):
         ...
 
     async def load(self, book: ChunkedBook, counts: TextCounts) -> None:
-        """Bring the rows of one book, whose texts are all settled, into the tables."""
+        """Bring the rows of one book, whose texts are all settled, into the tables; several run at once."""
         ...
 
     async def lack(self, book: ChunkedBook) -> None:
@@ -119,6 +121,7 @@ class IngestFlow:
         self._ready: asyncio.Queue[str | None] = asyncio.Queue()
         self._feeders: list[asyncio.Task[None]] = []
         self._stopped: EraError | None = None
+        self.bytes_read = 0
         self.texts_known = 0
         self.texts_settled = 0
         self.reading_done = False
@@ -138,7 +141,8 @@ class IngestFlow:
                     group.create_task(self._resolve()),
                 ]
                 group.create_task(self._embed())
-                group.create_task(self._load())
+                for _ in range(LOADERS):
+                    group.create_task(self._load())
         except* EraError as errors:
             self._stopped = self._stopped or first_error(errors)
         return self._stopped
@@ -179,6 +183,7 @@ class IngestFlow:
 
     async def _admit(self, book: ChunkedBook, known: Collection[bytes], refused: Collection[bytes]) -> None:
         slug = book.record.slug
+        self.bytes_read += sum(file.size for file in book.record.files)
         self._books[slug] = book
         admission = self._ledger.admit(slug, book.hashes, known=known, refused=refused)
         if admission.ready:
@@ -230,3 +235,4 @@ class IngestFlow:
             book = self._books.pop(slug)
             await self._steps.load(book, self._ledger.close(slug))
             await self._gauge.give(book.chunk_count)
+        self._ready.put_nowait(None)

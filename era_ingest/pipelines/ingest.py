@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from era_ingest.pipelines.flow import IngestFlow
 from era_ingest.pipelines.meter import Meter
 from era_ingest.pipelines.planning import Plan, plan_books, read_planned
 from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, Stage
+from era_ingest.pipelines.sharing import sharing_limiter
 from era_ingest.pipelines.steps import DatabaseSteps
 from era_ingest.store import books, models, quarantine
 
@@ -87,10 +89,31 @@ async def _work(
     result: IngestReport,
 ) -> None:
     """Run the flow over the books that need it."""
-    client = EmbeddingClient(embedder, build_limiter(services.settings), settings=services.settings)
+    limiter = build_limiter(services.settings)
+    async with sharing_limiter(limiter, embedder, services.database, rng=random.Random()) as shared:  # noqa: S311
+        client = EmbeddingClient(embedder, shared, settings=services.settings)
+        await _flow(services, request, plan, client, report, result)
+
+
+async def _flow(
+    services: Services,
+    request: IngestRequest,
+    plan: Plan,
+    client: EmbeddingClient,
+    report: Callable[[Progress], None],
+    result: IngestReport,
+) -> None:
+    embedder = client.embedder
     steps = DatabaseSteps(services, request, embedder, plan.model, result)
     flow = IngestFlow(steps, client if Stage.EMBEDDINGS in request.stages else None)
-    meter = Meter(flow, client, result, total=len(request.sources) + len(request.removed))
+    meter = Meter(
+        flow,
+        client,
+        result,
+        total=len(request.sources) + len(request.removed),
+        total_bytes=sum(source.size for source in plan.work),
+        price=services.settings.embed_price,
+    )
     ticking = asyncio.create_task(meter.tick(report))
     try:
         result.error = await flow.run(read_planned(services, request, plan, result))

@@ -28,6 +28,8 @@ class Meter:
         client: Counts requests.
         result: Counts books.
         total: Books of the request, those to be removed among them.
+        total_bytes: Size of the files that are to be read.
+        price: Of a million tokens; 0: not known.
         clock: Monotonic, seconds.
     """
 
@@ -38,12 +40,16 @@ class Meter:
         result: IngestReport,
         *,
         total: int,
+        total_bytes: int,
+        price: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._flow = flow
         self._client = client
         self._result = result
         self._total = total
+        self._total_bytes = total_bytes
+        self._price = price
         self._clock = clock
         self._started = clock()
         self._marks: deque[tuple[float, int]] = deque([(self._started, 0)])
@@ -55,26 +61,40 @@ class Meter:
 
     async def tick(self, report: Callable[[Progress], None]) -> None:
         """Report five times a second, until cancelled."""
+        before = self._clock()
         while True:
             await asyncio.sleep(_TICK_S)
+            now = self._clock()
+            self._note_holder(now - before)
+            before = now
             report(self.picture())
+
+    def _note_holder(self, seconds: float) -> None:
+        """Book a span of time on the part of the controller that holds requests back."""
+        if self._client.stats.requests:
+            held = self._result.held_seconds
+            holder = self._client.limiter_state.held_by or "nothing"
+            held[holder] = held.get(holder, 0.0) + seconds
 
     def picture(self) -> Progress:
         """Return how far the run is now."""
         now = self._clock()
         done = self._flow.texts_settled
         rate = self._rate(now, done)
-        left = (self._flow.texts_known - done) / rate if rate and self._flow.reading_done else None
+        expected = self._expected()
+        left = (expected - done) / rate if rate and expected else None
         stats = self._client.stats
         return Progress(
             books_done=len(self._result.books),
             books_total=self._total,
             texts_done=done,
             texts_known=self._flow.texts_known,
+            texts_expected=expected,
             reading_done=self._flow.reading_done,
             requests=stats.requests,
             rate_limited=stats.rate_limited,
             tokens=stats.tokens,
+            cost=self._cost,
             texts_per_s=rate,
             seconds_left=left,
             limiter=self._client.limiter_state,
@@ -89,10 +109,23 @@ class Meter:
         result.rate_limited = stats.rate_limited
         result.retries = stats.retries
         result.tokens = stats.tokens
+        result.cost = self._cost
+        result.limit = self._client.limiter_state.limit if stats.requests else None
         result.samples = [
             Sample(sample.at_s, sample.latency_s, sample.in_flight, sample.limit)
             for sample in stats.samples.all()
         ]
+
+    @property
+    def _cost(self) -> float | None:
+        return round(self._client.stats.tokens / 1e6 * self._price, 6) if self._price else None
+
+    def _expected(self) -> int:
+        """Return how many texts there will be in all: the books to come are like those that were read, by bytes."""
+        known, read = self._flow.texts_known, self._flow.bytes_read
+        if self._flow.reading_done or not read:
+            return known
+        return max(known, round(known * self._total_bytes / read))
 
     def _rate(self, now: float, done: int) -> float:
         """Return texts a second over the last twenty seconds."""

@@ -32,13 +32,15 @@ class IngestOutcome:
         ingest: What became of the books.
         ministers: What became of the minister files; None if the loading stopped before them.
         landing_defects: What of the folders was no book; it stands in the quarantine too.
-        seconds: Wall time in all, Dagster included.
+        work_seconds: Wall time of the work itself: from looking for books to the last index.
+        seconds: Wall time in all, Dagster's recording included.
         run_ids: The Dagster runs that recorded it.
     """
 
     ingest: IngestReport
     ministers: MinistersReport | None
     landing_defects: tuple[Defect, ...] = ()
+    work_seconds: float = 0.0
     seconds: float = 0.0
     run_ids: tuple[str, ...] = field(default_factory=tuple)
 
@@ -52,6 +54,7 @@ class IngestOutcome:
         summary = self.ingest.summary()
         summary["quarantined"] = self.quarantined
         summary["seconds"] = round(self.seconds, 3)
+        summary["work_seconds"] = round(self.work_seconds, 3)
         if self.ministers is not None:
             summary["minister_files_written"] = self.ministers.files_written
             summary["domains"] = self.ministers.domains

@@ -107,10 +107,13 @@ class Progress:
         books_total: Books of the request.
         texts_done: Texts embedded and committed.
         texts_known: Texts that are to be embedded, as far as is known yet.
+        texts_expected: Texts that are to be embedded in all; while books are still being read, an estimate from
+            what their bytes gave so far.
         reading_done: True once ``texts_known`` is final.
         requests: Requests answered.
         rate_limited: Refusals among them.
         tokens: Tokens that the server counted (or our estimate).
+        cost: What they cost by ``ERA_EMBED_PRICE``; None where no price is set.
         texts_per_s: Rate over the last few seconds.
         seconds_left: Estimate; None while unknown.
         limiter: The controller's picture; None before the first request.
@@ -122,10 +125,12 @@ class Progress:
     books_total: int
     texts_done: int = 0
     texts_known: int = 0
+    texts_expected: int = 0
     reading_done: bool = False
     requests: int = 0
     rate_limited: int = 0
     tokens: int = 0
+    cost: float | None = None
     texts_per_s: float = 0.0
     seconds_left: float | None = None
     limiter: LimiterState | None = None
@@ -134,11 +139,10 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """Share done, 0 to 1: by texts where there are any, else by books."""
-        by_books = self.books_done / self.books_total if self.books_total else 1.0
-        if not self.texts_known or not self.reading_done:
-            return by_books
-        return min(1.0, self.texts_done / self.texts_known)
+        """Share done, 0 to 1: by texts where any are to be embedded, else by books."""
+        if self.texts_expected:
+            return min(1.0, self.texts_done / self.texts_expected)
+        return self.books_done / self.books_total if self.books_total else 1.0
 
 
 @dataclass(slots=True)
@@ -152,6 +156,10 @@ class IngestReport:
         rate_limited: Refusals among them.
         retries: Requests that were sent again.
         tokens: Tokens that the server counted (or our estimate).
+        cost: What they cost by ``ERA_EMBED_PRICE``; None where no price is set.
+        limit: Requests that the controller allowed in flight at the end; None where nothing was sent.
+        held_seconds: How long each part of the controller held requests back, by its name; ``nothing``: it was the
+            texts, or the writing of vectors, that was waited for.
         seconds: Wall time.
         stage_seconds: Busy time by stage; stages overlap, so that the sum may exceed ``seconds``.
         samples: Requests over time, thinned to a bounded number.
@@ -165,6 +173,9 @@ class IngestReport:
     rate_limited: int = 0
     retries: int = 0
     tokens: int = 0
+    cost: float | None = None
+    limit: float | None = None
+    held_seconds: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
@@ -202,5 +213,8 @@ class IngestReport:
             },
             "model": self.model,
             "tokens": self.tokens,
+            "cost": self.cost,
+            "limit": None if self.limit is None else round(self.limit, 1),
+            "held_seconds": {name: round(value, 1) for name, value in self.held_seconds.items()},
             "error": None if self.error is None else self.error.message,
         }

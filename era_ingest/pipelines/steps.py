@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,7 @@ class DatabaseSteps:
         self.model = model
         self._result = result
         self._refused: list[RefusedText] = []
+        self._storing = asyncio.Lock()
         self._viewed: set[str] = set()
 
     async def known(self, hashes: Sequence[bytes]) -> tuple[Collection[bytes], Collection[bytes]]:
@@ -131,7 +133,9 @@ class DatabaseSteps:
 
     async def _store_refused(self) -> None:
         model = self.model
-        if self._refused and model is not None:
+        if not self._refused or model is None:
+            return
+        async with self._storing:
             storing = list(self._refused)
             async with self._services.database.connection() as conn:
                 await quarantine.refuse_texts(conn, model, storing, run_id=self._request.run_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 import tempfile
 from dataclasses import dataclass
@@ -39,24 +40,70 @@ class PendingFile:
             os.unlink(self.temporary)  # noqa: PTH108
 
 
+class GrowingFile:
+    """A file that is being written beside its place; ``finish`` or ``discard`` it.
+
+    Args:
+        path: Where it belongs; its folder must exist.
+
+    Raises:
+        OSError: The folder is full, read-only or away.
+    """
+
+    def __init__(self, path: Path) -> None:
+        handle, self.temporary = tempfile.mkstemp(TEMPORARY_SUFFIX, TEMPORARY_PREFIX, path.parent)
+        self._file = os.fdopen(handle, "wb")
+        self._path = path
+
+    def append(self, piece: bytes) -> None:
+        """Write on.
+
+        Raises:
+            OSError: The disk is full or away.
+        """
+        self._file.write(piece)
+
+    def equals(self, path: Path) -> bool:
+        """Say whether another file holds the same bytes; nothing is read into the memory as a whole."""
+        self._file.flush()
+        try:
+            return filecmp.cmp(self.temporary, path, shallow=False)
+        except FileNotFoundError:
+            return False
+
+    def finish(self) -> PendingFile:
+        """Write it through to the disk.
+
+        Raises:
+            OSError: The disk is full or away.
+        """
+        with self._file as file:
+            file.flush()
+            os.fchmod(file.fileno(), _wanted_mode(self._path))
+            os.fsync(file.fileno())
+        return PendingFile(self.temporary, self._path)
+
+    def discard(self) -> None:
+        """Close and remove it, if it is still there under its temporary name."""
+        with contextlib.suppress(OSError):  # what could not be written is not wanted any more
+            self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.temporary)  # noqa: PTH108
+
+
 def prepare_bytes(path: Path, payload: bytes) -> PendingFile:
     """Write a file beside its place, through to the disk.
 
     Raises:
         OSError: The folder is full, read-only or away; nothing is left behind.
     """
-    handle, temporary = tempfile.mkstemp(TEMPORARY_SUFFIX, TEMPORARY_PREFIX, path.parent)
+    growing = GrowingFile(path)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fchmod(file.fileno(), _wanted_mode(path))
-            os.fsync(file.fileno())
+        growing.append(payload)
+        return growing.finish()
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)  # noqa: PTH108
+        growing.discard()
         raise
-    return PendingFile(temporary, path)
 
 
 def write_bytes(path: Path, payload: bytes) -> None:

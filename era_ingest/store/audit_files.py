@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from era_ingest.core.audit import Finding, error, warning
 from era_ingest.core.minister import DOMAIN_FILES
 from era_ingest.store import sources as source_table
-from era_ingest.store.minister_files import folders, read_combined, read_domain
-from era_ingest.store.ministers import build_combined_index, build_files
+from era_ingest.store.minister_files import domain_digests, folders, read_combined
+from era_ingest.store.ministers import build_combined_index, digest_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -76,8 +76,8 @@ async def check_ministers(
 
 
 async def _check_domain(conn: AsyncConnection[Any], root: Path, domain: str) -> list[Finding]:
-    wanted = (await build_files(conn, domain)).files
-    found = await asyncio.to_thread(read_domain, root, domain)
+    wanted = await digest_files(conn, domain)
+    found = await asyncio.to_thread(domain_digests, root, domain)
     findings = []
     for name in DOMAIN_FILES:
         subject = f"{domain}/{name}"

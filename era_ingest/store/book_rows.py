@@ -47,11 +47,13 @@ class Difference:
         insert: Positions of new rows.
         update: Positions of rows that are there with other metadata.
         delete: Ids of rows that are gone.
+        is_first: True if the table holds no row of the book yet.
     """
 
     insert: Sequence[int]
     update: list[int]
     delete: list[UUID]
+    is_first: bool = False
 
 
 async def compare(
@@ -63,7 +65,7 @@ async def compare(
     )
     row = await cursor.fetchone()
     if row is None or not row[0]:
-        return Difference(range(len(digests)), [], [])
+        return Difference(range(len(digests)), [], [], is_first=True)
     async with conn.cursor(binary=True) as cursor:
         await cursor.execute(
             sql.SQL(

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from psycopg import sql
-
 from era_ingest.errors import PermanentError
 from era_ingest.store.book_rows import (
     Touched,
@@ -49,7 +47,6 @@ class LoadCounts:
         updated: Rows whose metadata changed, or whose text has a vector now.
         deleted: Rows that are gone.
         unchanged: Rows that stayed as they were.
-        refused: Rows of the book without a vector; their texts are in quarantine.
         defects_written: Quarantine rows written for the book's defects.
         changed_domains: Domains of all rows inserted, updated or deleted, before and after.
         doctrine_domains: Those of them whose doctrine changed: their minister files are out of date.
@@ -59,7 +56,6 @@ class LoadCounts:
     updated: int = 0
     deleted: int = 0
     unchanged: int = 0
-    refused: int = 0
     defects_written: int = 0
     changed_domains: frozenset[str] = frozenset()
     doctrine_domains: frozenset[str] = frozenset()
@@ -97,7 +93,8 @@ async def load_book(
     difference = await compare(conn, model, book, digests)
     deleted += await delete_rows(conn, model, difference.delete, touched)
     updated = await write_rows(conn, model, rows.table, difference, digests=digests, touched=touched)
-    updated += await fill_in(conn, model, book, touched)
+    if not difference.is_first:
+        updated += await fill_in(conn, model, book, touched)
     unjudged = await settle_texts(conn, model, book)
     if unjudged:
         raise PermanentError(
@@ -118,7 +115,6 @@ async def load_book(
         updated=updated,
         deleted=deleted,
         unchanged=max(0, len(digests) - len(difference.insert) - updated),
-        refused=await _count_refused(conn, model, book),
         defects_written=defects,
         changed_domains=frozenset(touched.every),
         doctrine_domains=frozenset(touched.doctrine),
@@ -161,18 +157,6 @@ async def remove_book(
 
 async def _lock_book(conn: AsyncConnection[Any], book: str) -> None:
     await conn.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", (_BOOK_LOCKS, book))
-
-
-async def _count_refused(conn: AsyncConnection[Any], model: Model, book: str) -> int:
-    cursor = await conn.execute(
-        sql.SQL("select count(*) from {table} where book = %s and embedding is null").format(
-            table=model.table
-        ),
-        (book,),
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 async def _is_visible(conn: AsyncConnection[Any], model: Model) -> bool:

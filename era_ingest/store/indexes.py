@@ -66,13 +66,13 @@ class IndexReport:
 async def ensure_domain_index(
     db: Database, model: Model, domain: str | None, *, min_rows: int = INDEX_MIN_ROWS
 ) -> IndexReport:
-    """Build the index of a domain if it has ``min_rows`` rows, drop it below half of that.
+    """Build the index of a domain if it has more than ``min_rows`` rows, drop it below half of that.
 
     Args:
         db: The database; one connection is used outside a transaction.
         model: The model whose table is looked at.
         domain: The domain; None: the index over all rows.
-        min_rows: Least number of rows for an index, >= 1.
+        min_rows: Up to so many rows an exact scan is right, >= 1.
     """
     name = index_name(model, domain)
     identifier = sql.Identifier("era", name.value)
@@ -83,7 +83,7 @@ async def ensure_domain_index(
         valid = await _is_valid(conn, name)
         if valid and rows >= min_rows / 2:
             return IndexReport(name.value, rows, IndexAction.KEPT)
-        if valid is None and rows < min_rows:
+        if valid is None and rows <= min_rows:
             return IndexReport(name.value, rows, IndexAction.NONE)
         cursor = await conn.execute(
             "select pg_try_advisory_lock(%s, hashtext(%s))", (_BUILD_LOCKS, name.value)
@@ -94,7 +94,7 @@ async def ensure_domain_index(
         try:
             if valid is not None:  # too few rows by now, or left over from a build that crashed
                 await conn.execute(sql.SQL("drop index concurrently if exists {}").format(identifier))
-            if rows < min_rows:
+            if rows <= min_rows:
                 return IndexReport(name.value, rows, IndexAction.DROPPED)
             await _build(conn, model, domain, name)
         finally:

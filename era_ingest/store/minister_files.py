@@ -12,19 +12,20 @@ Files that are not ours stay untouched, in the folder too.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from era_ingest.core.minister import COMBINED_FILE, DOMAIN_FILES
 from era_ingest.core.names import DomainName
 from era_ingest.errors import InvalidNameError, StoreUnavailableError
-from era_ingest.store.atomic import PendingFile, prepare_bytes, remove_file, sweep_temporaries, sync_folder
+from era_ingest.store.atomic import GrowingFile, remove_file, sweep_temporaries, sync_folder, write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from era_ingest.core.minister import DomainFiles
+    from era_ingest.core.minister import Pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +48,83 @@ class FileChanges:
         )
 
 
-def write_domain(root: Path, built: DomainFiles) -> FileChanges:
-    """Make a domain's folder hold these files; those of ours that it should not hold are removed.
+class DomainWriter:
+    """Makes a domain's folder hold the files that are written piece by piece; a context manager.
 
-    Two writers of one domain must not run at once (the store's lock on the domain sees to that).
+    Nothing is seen of them before ``publish``; leaving without it leaves the folder as it was. Two writers of one
+    domain must not run at once (the store's lock on the domain sees to that).
+
+    Args:
+        root: The ministers' folder; made where there is none.
+        domain: The domain's name.
 
     Raises:
-        InvalidNameError: The domain is no valid name.
-        StoreUnavailableError: The disk is full, read-only or away; every file is whole, old or new.
+        InvalidNameError: It is no valid name.
     """
-    domain = DomainName(built.domain).value
-    return _write_files(root, root / domain, built.files, owned=DOMAIN_FILES, label=f"{domain}/")
+
+    def __init__(self, root: Path, domain: str) -> None:
+        self._domain = DomainName(domain).value
+        self._folder = root / self._domain
+        self._growing: dict[str, GrowingFile] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for growing in self._growing.values():
+            growing.discard()
+
+    def append(self, pieces: Pieces) -> None:
+        """Write on, and begin the files that are new.
+
+        Raises:
+            StoreUnavailableError: The disk is full, read-only or away.
+        """
+        try:
+            for name, piece in pieces.items():
+                if name not in self._growing:
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    self._growing[name] = GrowingFile(self._folder / name)
+                self._growing[name].append(piece)
+        except OSError as error:
+            raise _unavailable(self._folder, "written", error) from error
+
+    def publish(self) -> FileChanges:
+        """Put those files into place that differ; remove those of ours that were not written.
+
+        Raises:
+            StoreUnavailableError: The disk is full, read-only or away; every file is whole, old or new.
+        """
+        try:
+            return self._publish()
+        except OSError as error:
+            raise _unavailable(self._folder, "written", error) from error
+
+    def _publish(self) -> FileChanges:
+        written = [name for name in DOMAIN_FILES if name in self._growing]
+        changed = [name for name in written if not self._growing[name].equals(self._folder / name)]
+        gone = [
+            name for name in DOMAIN_FILES if name not in self._growing and (self._folder / name).is_file()
+        ]
+        if changed:
+            pending = [self._growing[name].finish() for name in changed]
+            for file in pending:
+                file.publish()
+            sweep_temporaries(self._folder, (self._folder / changed[-1]).stat().st_mtime)
+        for name in gone:
+            remove_file(self._folder / name)
+        if gone and not written:
+            _remove_if_empty(self._folder)
+        elif changed or gone:
+            sync_folder(self._folder)
+        return FileChanges(
+            written=self._labelled(changed),
+            removed=self._labelled(gone),
+            unchanged=self._labelled(name for name in written if name not in changed),
+        )
+
+    def _labelled(self, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(f"{self._domain}/{name}" for name in names)
 
 
 def write_combined(root: Path, payload: bytes) -> FileChanges:
@@ -66,16 +133,15 @@ def write_combined(root: Path, payload: bytes) -> FileChanges:
     Raises:
         StoreUnavailableError: The disk is full, read-only or away; the old file is whole.
     """
-    return _write_files(root, root, {COMBINED_FILE: payload}, owned=(COMBINED_FILE,), label="")
-
-
-def read_domain(root: Path, domain: str) -> dict[str, bytes]:
-    """Return those of our files that a domain's folder holds, by name.
-
-    Raises:
-        StoreUnavailableError: The folder cannot be read.
-    """
-    return _read(root / DomainName(domain).value, DOMAIN_FILES)
+    try:
+        if read_combined(root) == payload:
+            return FileChanges(unchanged=(COMBINED_FILE,))
+        root.mkdir(parents=True, exist_ok=True)
+        write_bytes(root / COMBINED_FILE, payload)
+        sweep_temporaries(root, (root / COMBINED_FILE).stat().st_mtime)
+    except OSError as error:
+        raise _unavailable(root, "written", error) from error
+    return FileChanges(written=(COMBINED_FILE,))
 
 
 def read_combined(root: Path) -> bytes | None:
@@ -84,7 +150,31 @@ def read_combined(root: Path) -> bytes | None:
     Raises:
         StoreUnavailableError: It cannot be read.
     """
-    return _read(root, (COMBINED_FILE,)).get(COMBINED_FILE)
+    try:
+        return (root / COMBINED_FILE).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unavailable(root / COMBINED_FILE, "read", error) from error
+
+
+def domain_digests(root: Path, domain: str) -> dict[str, bytes]:
+    """Return the SHA-256 of those of our files that a domain's folder holds, by name.
+
+    Raises:
+        StoreUnavailableError: The folder cannot be read.
+    """
+    found = {}
+    for name in DOMAIN_FILES:
+        path = root / DomainName(domain).value / name
+        try:
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").digest()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise _unavailable(path, "read", error) from error
+    return found
 
 
 def folders(root: Path) -> list[str]:
@@ -99,58 +189,6 @@ def folders(root: Path) -> list[str]:
         return []
     except OSError as error:
         raise _unavailable(root, "read", error) from error
-
-
-def _write_files(
-    root: Path, folder: Path, files: Mapping[str, bytes], *, owned: tuple[str, ...], label: str
-) -> FileChanges:
-    try:
-        present = _read(folder, owned)
-        gone = [name for name in owned if name in present and name not in files]
-        changed = [name for name in owned if name in files and present.get(name) != files[name]]
-        if changed:
-            folder.mkdir(parents=True, exist_ok=True)
-            _publish([(folder / name, files[name]) for name in changed])
-        for name in gone:
-            remove_file(folder / name)
-        if gone and not files and folder != root:
-            _remove_if_empty(folder)
-        elif changed or gone:
-            sync_folder(folder)
-    except OSError as error:
-        raise _unavailable(folder, "written", error) from error
-    return FileChanges(
-        written=tuple(label + name for name in changed),
-        removed=tuple(label + name for name in gone),
-        unchanged=tuple(label + name for name in owned if name in files and name not in changed),
-    )
-
-
-def _publish(files: list[tuple[Path, bytes]]) -> None:
-    """Write every file beside its place, then rename them all."""
-    pending: list[PendingFile] = []
-    try:
-        for path, payload in files:
-            pending.append(prepare_bytes(path, payload))
-        for file in pending:
-            file.publish()
-    finally:
-        for file in pending:
-            file.discard()
-    folder = files[0][0].parent
-    sweep_temporaries(folder, files[-1][0].stat().st_mtime)
-
-
-def _read(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = (folder / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise _unavailable(folder / name, "read", error) from error
-    return found
 
 
 def _remove_if_empty(folder: Path) -> None:

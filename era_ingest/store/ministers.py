@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
 
-from era_ingest.core.minister import (
-    DomainFiles,
-    DomainStatistics,
-    MinisterEntry,
-    build_combined,
-    build_domain,
-)
-from era_ingest.core.model import Category
+from era_ingest.core.minister import DomainEncoder, DomainStatistics, MinisterEntry, build_combined
+from era_ingest.core.model import DOCTRINE_CATEGORIES
 from era_ingest.store.domains import domain_states
-from era_ingest.store.minister_files import FileChanges, write_combined, write_domain
+from era_ingest.store.minister_files import DomainWriter, FileChanges, write_combined
 from era_ingest.store.models import active_model
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from psycopg import AsyncConnection
 
+    from era_ingest.core.minister import Pieces
+
 _DOMAIN_LOCKS = 0x65726103
 """First key of the advisory locks of domains' files."""
 _COMBINED_LOCK = 0x65726104
+_CATEGORIES = {category.value: category for category in DOCTRINE_CATEGORIES}
+_BATCH_ROWS = 2_000
+"""Entries between the database and the files at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,21 @@ class PublishedDomain:
     changes: FileChanges
 
 
-async def build_files(conn: AsyncConnection[Any], domain: str) -> DomainFiles:
-    """Return a domain's files as the database says they should be; nothing is written."""
+async def digest_files(conn: AsyncConnection[Any], domain: str) -> dict[str, bytes]:
+    """Return the SHA-256 of a domain's files as the database says they should be, by name; nothing is written."""
     cursor = await conn.execute("select updated_at from era.domains where domain = %s", (domain,))
     row = await cursor.fetchone()
-    return await _build(conn, domain, None if row is None else row[0])
+    encoder = DomainEncoder(domain, last_updated=None if row is None else row[0])
+    digests: dict[str, Any] = {}
+
+    def digest(pieces: Pieces) -> None:
+        for name, piece in pieces.items():
+            digests.setdefault(name, hashlib.sha256()).update(piece)
+
+    async for entries in _entries(conn, domain):
+        digest(await asyncio.to_thread(encoder.add, entries))
+    digest(encoder.finish())
+    return {name: found.digest() for name, found in digests.items()}
 
 
 async def publish_domain(conn: AsyncConnection[Any], root: Path, domain: str) -> PublishedDomain:
@@ -69,8 +79,12 @@ async def publish_domain(conn: AsyncConnection[Any], root: Path, domain: str) ->
     """
     await conn.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", (_DOMAIN_LOCKS, domain))
     state = (await domain_states(conn, [domain])).get(domain)
-    built = await _build(conn, domain, None if state is None else state.updated_at)
-    changes = await asyncio.to_thread(write_domain, root, built)
+    encoder = DomainEncoder(domain, last_updated=None if state is None else state.updated_at)
+    with DomainWriter(root, domain) as writer:
+        async for entries in _entries(conn, domain):
+            await asyncio.to_thread(_write_on, writer, encoder, entries)
+        changes = await asyncio.to_thread(_finish, writer, encoder)
+    statistics = encoder.statistics
     if state is not None:
         await conn.execute(
             """
@@ -78,9 +92,9 @@ async def publish_domain(conn: AsyncConnection[Any], root: Path, domain: str) ->
             where domain = %(domain)s
               and (built_no, statistics) is distinct from (%(no)s, %(statistics)s)
             """,
-            {"no": state.doctrine_no, "statistics": Jsonb(built.statistics.to_dict()), "domain": domain},
+            {"no": state.doctrine_no, "statistics": Jsonb(statistics.to_dict()), "domain": domain},
         )
-    return PublishedDomain(domain, built.statistics, changes)
+    return PublishedDomain(domain, statistics, changes)
 
 
 async def build_combined_index(conn: AsyncConnection[Any]) -> bytes:
@@ -108,18 +122,28 @@ async def publish_combined(conn: AsyncConnection[Any], root: Path) -> FileChange
     return await asyncio.to_thread(write_combined, root, payload)
 
 
-async def _build(conn: AsyncConnection[Any], domain: str, last_updated: datetime | None) -> DomainFiles:
-    """Read a domain's entries in one statement, that is of one moment, and build its files."""
-    async with conn.cursor(binary=True) as cursor:
+def _write_on(writer: DomainWriter, encoder: DomainEncoder, entries: Sequence[MinisterEntry]) -> None:
+    writer.append(encoder.add(entries))
+
+
+def _finish(writer: DomainWriter, encoder: DomainEncoder) -> FileChanges:
+    writer.append(encoder.finish())
+    return writer.publish()
+
+
+async def _entries(conn: AsyncConnection[Any], domain: str) -> AsyncIterator[list[MinisterEntry]]:
+    """Yield a domain's entries as ``DomainEncoder`` takes them, some thousands at a time, all of one moment."""
+    async with conn.cursor("era_minister_entries", binary=True) as cursor:
         await cursor.execute(
             """
-            select id, text, book, chapter, category, weight, embedding_id from era.minister_entries
-            where domains @> array[%s::text]
+            select id::text, text, book, chapter, category, weight, embedding_id::text
+            from era.minister_entries where domains @> array[%s::text]
+            order by array_position(%s::text[], category), book collate "C", chapter, text collate "C", id
             """,
-            (domain,),
+            (domain, list(_CATEGORIES)),
         )
-        entries = [
-            MinisterEntry(identifier, text, book, chapter, Category(category), weight, embedding_id)
-            async for identifier, text, book, chapter, category, weight, embedding_id in cursor
-        ]
-    return await asyncio.to_thread(build_domain, domain, entries, last_updated=last_updated)
+        while rows := await cursor.fetchmany(_BATCH_ROWS):
+            yield [
+                MinisterEntry(identifier, text, book, chapter, _CATEGORIES[category], weight, embedding_id)
+                for identifier, text, book, chapter, category, weight, embedding_id in rows
+            ]

@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from era_ingest.core.names import show_name
+from era_ingest.store.binary import BytesArray
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -176,7 +177,7 @@ async def refused_hashes(conn: AsyncConnection[Any], model_id: int, hashes: Coll
             where kind = 'text' and model = (select name from era.models where id = %s)
               and content_hash = any(%b)
             """,
-            (model_id, list(hashes)),
+            (model_id, BytesArray(hashes)),
         )
         return {row[0] for row in await cursor.fetchall()}
 

@@ -6,6 +6,7 @@ import struct
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from era_ingest.store.arrow import int32_array
 from era_ingest.store.binary import (
     COPY_HEADER,
     COPY_TRAILER,
@@ -64,10 +65,10 @@ async def fill_staging(
             known boolean, id uuid, digest uuid, weight double precision, chapter integer,
             start_char integer, end_char integer, content_hash bytea, category text, book text,
             domains text[], chapter_title text, text text
-        ) on commit delete rows
+        ) on commit delete rows;
+        delete from pg_temp.era_staging
         """
     )
-    await conn.execute("delete from pg_temp.era_staging")
     pairs: set[tuple[str, tuple[str, ...]]] = set()
     async with (
         conn.cursor() as cursor,
@@ -125,5 +126,5 @@ def _batches(table: pa.Table, positions: Sequence[int]) -> Iterator[list[tuple[A
     whole = len(positions) == table.num_rows
     for start in range(0, len(positions), _BATCH_ROWS):
         stop = start + _BATCH_ROWS
-        part = chosen.slice(start, _BATCH_ROWS) if whole else chosen.take(list(positions[start:stop]))
+        part = chosen.slice(start, _BATCH_ROWS) if whole else chosen.take(int32_array(positions[start:stop]))
         yield list(zip(*(column.to_pylist() for column in part.columns), strict=True))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from era_ingest.bench.ingest import run_process
 from era_ingest.bench.load import BOOK_ROWS, bench_load, make_rows
 from era_ingest.bench.measure import Benchmark, Series, build_tables, collect, plot_seconds
+from era_ingest.bench.process import run_process
 from era_ingest.bench.scratch import scratch_database
 from era_ingest.bench.server import Latency, running_server
 from era_ingest.bench.workload import change_sentences, make_sentences, write_books

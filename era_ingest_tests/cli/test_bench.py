@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,10 +46,32 @@ def test_ingest_prints_ratios(runner: CliRunner) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["bench"] == "ingest"
-    assert found["ratios"]["era_wall_over_bound_wall"] > 0
+    assert found["ratios"]["era_wall_over_bound"] > 0
+    assert found["ratios"]["era_inner_over_bound"] > 0
     assert found["figures"]["era_unchanged_requests"]["median"] == 0
     assert found["figures"]["era_changed_texts"]["median"] == 2
     assert found["figures"]["era_peak_mb"]["median"] > 50
+
+
+@pytest.mark.slow
+def test_ingest_of_passages_stands_beside_peers(runner: CliRunner, tmp_path: Path) -> None:
+    """In the table and the picture; here the peer is the bound again."""
+    picture = tmp_path / "ingest.png"
+    peer = f"twin={sys.executable} -m era_ingest.bench.bound"
+    arguments = ["-n", "1", "--workload", "passages", "--texts", "100", "--latency-ms", "1"]
+    arguments += ["--dimensions", "32", "--peer", peer, "--plot", str(picture)]
+    done = runner.invoke(cli, ["bench", "ingest", *arguments])
+    assert done.exit_code == 0, done.output
+    assert "era_wall_over_fastest_peer" in done.stdout
+    assert "twin" in done.stdout
+    assert picture.stat().st_size > 1000
+
+
+def test_a_peer_without_a_command_is_said(runner: CliRunner) -> None:
+    """Before anything runs."""
+    done = runner.invoke(cli, ["bench", "ingest", "--peer", "pgai"])
+    assert done.exit_code == 2
+    assert "NAME=COMMAND" in done.output
 
 
 def test_controller_prints_a_row_a_family_and_controller(runner: CliRunner, tmp_path: Path) -> None:
@@ -61,6 +84,36 @@ def test_controller_prints_a_row_a_family_and_controller(runner: CliRunner, tmp_
     assert {row["controller"] for row in found["rows"]} >= {"adaptive", "AIMD", "latency rule"}
     assert {"family", "goodput", "refused", "p95", "passed", "runs"} <= found["rows"][0].keys()
     assert picture.stat().st_size > 1000
+
+
+def test_live_sets_the_real_driver_beside_the_simulation(runner: CliRunner) -> None:
+    """A rate without headers, and two clients that share one through PostgreSQL; some seconds of each."""
+    servers = ["--server", "600 RPM, bare", "--server", "2 clients sharing"]
+    done = runner.invoke(cli, ["bench", "live", "--seconds", "8", *servers, "--json"])
+    assert done.exit_code == 0, done.output
+    alone, sharing = json.loads(done.stdout)["rows"]
+    assert abs(alone["goodput_points"]) < 10
+    assert alone["goodput_real"] > 0.8
+    assert sharing["goodput_real"] > 0.6
+    assert sharing["refused_real"] < 0.2
+    assert sharing["fairness_real"] > 0.9
+
+
+@pytest.mark.slow
+def test_eight_clients_that_share_hold_the_bar_in_real_time(runner: CliRunner) -> None:
+    """Within three points of the simulation; the refusals of the start weigh more in a minute than in five."""
+    done = runner.invoke(cli, ["bench", "live", "--seconds", "60", "--server", "8 clients sharing", "--json"])
+    (row,) = json.loads(done.stdout)["rows"]
+    assert row["goodput_real"] > 0.94
+    assert abs(row["goodput_points"]) < 3
+    assert row["refused_real"] < 0.05
+    assert row["fairness_real"] > 0.95
+
+
+def test_servers_and_controllers_that_are_none_are_said(runner: CliRunner) -> None:
+    """Before anything runs."""
+    assert runner.invoke(cli, ["bench", "live", "--server", "nonsense"]).exit_code == 2
+    assert runner.invoke(cli, ["bench", "live", "--controller", "nonsense"]).exit_code == 2
 
 
 def test_a_family_that_is_none_is_said(runner: CliRunner) -> None:

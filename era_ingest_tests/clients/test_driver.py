@@ -350,6 +350,31 @@ async def test_an_idle_client_costs_no_cpu() -> None:
         await run
 
 
+class Rising(FixedLimiter):
+    """Three requests at first, six once a moment has passed: by the clock alone, without any event."""
+
+    def __init__(self, rises_at: float) -> None:
+        super().__init__(3)
+        self._rises_at = rises_at
+
+    def gate(self, now: float, cost: float) -> float:
+        if now >= self._rises_at:
+            self._limit = 6
+            return super().gate(now, cost)
+        return super().gate(now, cost) and self._rises_at - now
+
+
+async def test_a_limit_that_rises_by_the_clock_alone_is_used_at_once() -> None:
+    """A server of 2.5 s was found out 2 s late: the pump waited for a reply before it looked again."""
+    bench, notes = Bench(held=True), Notes()
+    rising = EmbeddingClient(bench, Rising(time.monotonic() + 0.05), options=QUICK)
+    run = asyncio.create_task(rising.embed_all(stream(items(200)), commit=notes.commit, refuse=notes.refuse))
+    await until(lambda: bench.in_flight == 6)
+    bench.gate.set()
+    await run
+    assert len(notes.vectors) == 200
+
+
 async def test_one_client_may_embed_several_streams_after_each_other() -> None:
     """Counts go on."""
     twice, notes = EmbeddingClient(Bench(), FixedLimiter(2), options=QUICK), Notes()

@@ -111,7 +111,7 @@ def test_observations_thin_out() -> None:
     seen: list[dg.AssetObservation] = []
     observer = Observer(seen.append, clock=lambda: now)
     limiter = LimiterState(limit=8.0, in_flight=3, rate_per_s=None, held_by="pipe")
-    progress = Progress(1, 4, texts_done=10, texts_known=40, seconds_left=30.0, limiter=limiter)
+    progress = Progress(1, 4, texts_done=10, texts_expected=40, seconds_left=30.0, limiter=limiter)
     while now < 86_400:
         now += 0.2
         observer(progress)

@@ -12,9 +12,11 @@ import pytest
 
 from era_ingest.core.minister import DOMAIN_FILES
 from era_ingest.errors import StoreUnavailableError
-from era_ingest.store import atomic, minister_files, ministers
+from era_ingest.store import ministers
+from era_ingest.store.atomic import GrowingFile, PendingFile
 from era_ingest.store.books import remove_book
 from era_ingest.store.domains import domain_states
+from era_ingest.store.minister_files import DomainWriter, FileChanges
 from era_ingest_tests.postgres.store_kit import MTIME_S, Store, chapter, rows
 
 if TYPE_CHECKING:
@@ -120,15 +122,15 @@ async def test_change_during_a_build_is_not_lost(
 ) -> None:
     """A load that commits while the files are written leaves the domain stale."""
     await store.load(rows("Book", [chapter(0, "war")]))
-    write = minister_files.write_domain
+    publish = DomainWriter.publish
     loop = asyncio.get_running_loop()
 
-    def write_late(root: Path, built: Any) -> minister_files.FileChanges:
+    def publish_late(writer: DomainWriter) -> FileChanges:
         loading = asyncio.run_coroutine_threadsafe(store.load(rows("Other", [chapter(1, "war")])), loop)
         loading.result(30)
-        return write(root, built)
+        return publish(writer)
 
-    monkeypatch.setattr(ministers, "write_domain", write_late)
+    monkeypatch.setattr(DomainWriter, "publish", publish_late)
     await _publish(store, tmp_path, "war")
     monkeypatch.undo()
     async with store.database.connection() as conn:
@@ -151,14 +153,16 @@ async def test_full_disk_leaves_the_old_domain(
     await _publish(store, tmp_path, "war")
     before = {path.name: path.read_bytes() for path in (tmp_path / "war").iterdir()}
     await store.load(rows("Other", [chapter(1, "war")]))
-    prepare = atomic.prepare_bytes
+    finished: list[GrowingFile] = []
+    finish = GrowingFile.finish
 
-    def fill_up(path: Path, payload: bytes) -> atomic.PendingFile:
-        if path.name == "doctrine.json":
+    def fill_up(growing: GrowingFile) -> PendingFile:
+        finished.append(growing)
+        if len(finished) == 2:
             raise OSError(28, "No space left on device")
-        return prepare(path, payload)
+        return finish(growing)
 
-    monkeypatch.setattr(minister_files, "prepare_bytes", fill_up)
+    monkeypatch.setattr(GrowingFile, "finish", fill_up)
     with pytest.raises(StoreUnavailableError, match="No space left"):
         await _publish(store, tmp_path, "war")
     assert {path.name: path.read_bytes() for path in (tmp_path / "war").iterdir()} == before

@@ -111,8 +111,9 @@ async def test_small_domain_gets_no_index(store: Store) -> None:
 
 
 async def test_index_is_built_kept_and_dropped_by_size(store: Store) -> None:
-    """An index comes at the least size, stays while the domain shrinks a little, and goes below half."""
+    """An index comes above the bound, stays while the domain shrinks a little, and goes below half."""
     sizes = [
+        (99, IndexAction.NONE),  # and a passage
         (100, IndexAction.BUILT),
         (100, IndexAction.KEPT),
         (60, IndexAction.KEPT),

@@ -7,29 +7,31 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import pytest
 
 from era_ingest.core.minister import (
     DOMAIN_FILES,
+    DomainEncoder,
     DomainStatistics,
     MinisterEntry,
     build_combined,
-    build_domain,
     format_time,
 )
 from era_ingest.core.model import Category
+from era_ingest_tests.minister_kit import build_domain
 
 UPDATED = datetime(2026, 3, 4, 5, 6, 7, 890_000, tzinfo=UTC)
 
 
 def _entry(number: int, category: Category = Category.RULE, **changes: Any) -> MinisterEntry:
     values: dict[str, Any] = {
-        "id": UUID(int=number),
+        "id": str(UUID(int=number)),
         "text": f"Statement {number}",
         "book": "Book",
         "chapter": number,
         "category": category,
         "weight": 1.0,
-        "embedding_id": UUID(int=number),
+        "embedding_id": str(UUID(int=number)),
     }
     return MinisterEntry(**(values | changes))
 
@@ -95,8 +97,8 @@ def test_domain_without_entries_has_no_files() -> None:
 
 def test_statistics_count_entries_books_and_chapters() -> None:
     """Two chapters of one book and one of another are three chapters of two books."""
-    entries = [_entry(1), _entry(2), _entry(2, Category.CLAIM, id=UUID(int=9), embedding_id=None)]
-    entries.append(_entry(1, book="Other", id=UUID(int=8)))
+    entries = [_entry(1), _entry(2), _entry(2, Category.CLAIM, id=str(UUID(int=9)), embedding_id=None)]
+    entries.append(_entry(1, book="Other", id=str(UUID(int=8))))
     assert build_domain("war", entries, last_updated=UPDATED).statistics == DomainStatistics(
         total_entries=4,
         principles=0,
@@ -108,6 +110,14 @@ def test_statistics_count_entries_books_and_chapters() -> None:
         total_chapters=3,
         last_updated="2026-03-04T05:06:07Z",
     )
+
+
+def test_entries_out_of_order_are_refused() -> None:
+    """Rows that the database sorted otherwise would make a file that is no JSON."""
+    encoder = DomainEncoder("war", last_updated=None)
+    encoder.add([_entry(1, Category.CLAIM)])
+    with pytest.raises(ValueError, match="rule comes after claim"):
+        encoder.add([_entry(2, Category.RULE)])
 
 
 def test_combined_index_sums_up_and_leaves_out_empty_domains() -> None:

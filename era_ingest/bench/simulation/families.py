@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from era_ingest.bench.simulation.client import Machine
@@ -218,6 +218,16 @@ def bucket(
     return draw
 
 
+def sharing(clients: int) -> Callable[[Random], Scenario]:
+    """Return a drawer of the same buckets for clients that share their limit through a database."""
+    alone = bucket(clients=clients, rates=(16, 60))
+
+    def draw(rng: Random) -> Scenario:
+        return replace(alone(rng), database_s=_between(rng, 0.001, 0.03))
+
+    return draw
+
+
 def fixed_window(hint: RetryAfter) -> Callable[[Random], Scenario]:
     """Return a drawer of fixed windows without headers."""
 
@@ -304,6 +314,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("outage of 30 s", outage, Bar(0.97, failed=0.003, probes_per_s=1, recovery_s=5)),
     Family("heavy tail", heavy_tail, Bar(0.95, 0.0, 1.25)),
     Family("2 clients, no headers", bucket(clients=2, rates=(16, 60)), Bar(0.98, 0.01, fairness=0.90)),
+    Family("2 clients, sharing", sharing(2), Bar(0.97, 0.01, fairness=0.95)),
+    Family("8 clients, sharing", sharing(8), Bar(0.97, 0.01, fairness=0.95)),
     Family("8 clients, no headers", bucket(clients=8, rates=(16, 60)), Bar(0.98, 0.025, fairness=0.85)),
 )
 

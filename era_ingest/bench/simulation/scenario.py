@@ -9,9 +9,11 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from era_ingest.bench.simulation.client import Client, Failed, Machine, Tally
+from era_ingest.bench.simulation.desk import Desk
 from era_ingest.bench.simulation.limits import FixedWindow, InFlightCap, SlidingWindow, Steps, TokenBucket
 from era_ingest.bench.simulation.servers import Batching, Server, Service
 from era_ingest.bench.simulation.world import World
+from era_ingest.core.limiter.adaptive import AdaptiveLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +58,7 @@ class Scenario:
         service: What one request takes on it when nothing waits.
         clients: Clients that know nothing of each other.
         duration_s: Length of the run, seconds.
+        database_s: Time that a visit to the board in the database takes; None: the clients share none.
         changes: Instants after which a recovery is timed, seconds; 0 times the start.
     """
 
@@ -67,6 +70,7 @@ class Scenario:
     machine: Machine = PLAIN_MACHINE
     tokens: Tokens = PLAIN_TOKENS
     changes: tuple[float, ...] = ()
+    database_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +109,35 @@ def run_scenario(scenario: Scenario, make: MakeLimiter, seed: int) -> Outcome:
     """Run one scenario in virtual time; the same seed gives the same outcome to the digit."""
     rng = Random(seed)
     world, server = World(), scenario.build(Random(rng.random()))
-    clients = [_build_client(scenario, world, server, make, rng) for _ in range(scenario.clients)]
+    desk = None if scenario.database_s is None else Desk(world, scenario.database_s)
+    clients = [_build_client(scenario, world, server, make, rng, desk) for _ in range(scenario.clients)]
     for client in clients:
         world.at(TOGETHER_S * rng.random() * (scenario.clients > 1), client.pump)
     world.run(scenario.duration_s)
-    return _measure(scenario, server, [client.tally for client in clients], Random(seed + 1))
+    return measure(scenario, server, [client.tally for client in clients], Random(seed + 1))
 
 
-def _build_client(scenario: Scenario, world: World, server: Server, make: MakeLimiter, rng: Random) -> Client:
+def _build_client(
+    scenario: Scenario, world: World, server: Server, make: MakeLimiter, rng: Random, desk: Desk | None
+) -> Client:
     own = Random(rng.random())
     limiter = make(Random(rng.random()))
+    if desk is not None and isinstance(limiter, AdaptiveLimiter):
+        limiter = desk.admit(limiter, own)
     return Client(
         world, server, limiter, scenario.machine, draw_tokens=lambda: scenario.tokens.draw(own), rng=own
     )
 
 
-def _measure(scenario: Scenario, server: Server, tallies: list[Tally], rng: Random) -> Outcome:
+def measure(scenario: Scenario, server: Server, tallies: list[Tally], rng: Random) -> Outcome:
+    """Return what a run came to, in virtual or in real time.
+
+    Args:
+        scenario: What was run.
+        server: A server of it, for what it could have done.
+        tallies: What each client saw until the end of the run.
+        rng: Draws the latencies of an unloaded server.
+    """
     served = sorted((s for t in tallies for s in t.served), key=lambda s: s.at)
     sent = max(1, sum(t.sent for t in tallies))
     sent_tokens = max(1.0, sum(t.sent_tokens for t in tallies))

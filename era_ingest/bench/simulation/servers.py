@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from era_ingest.bench.simulation.world import World
+    from era_ingest.bench.simulation.world import Agenda
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Service:
 class Backend(Protocol):
     """What serves the requests that came in."""
 
-    def submit(self, world: World, tokens: float, done: Callable[[], None]) -> None:
+    def submit(self, world: Agenda, tokens: float, done: Callable[[], None]) -> None:
         """Serve one request and call ``done`` when it is finished."""
         ...
 
@@ -80,14 +80,14 @@ class Workers:
     busy: int = 0
     queue: deque[tuple[float, Callable[[], None]]] = field(default_factory=deque)
 
-    def submit(self, world: World, tokens: float, done: Callable[[], None]) -> None:
+    def submit(self, world: Agenda, tokens: float, done: Callable[[], None]) -> None:
         """Queue one request."""
         if self.busy >= value_at(self.count, world.now):
             self.queue.append((tokens, done))
             return
         self._start(world, tokens, done)
 
-    def _start(self, world: World, tokens: float, done: Callable[[], None]) -> None:
+    def _start(self, world: Agenda, tokens: float, done: Callable[[], None]) -> None:
         self.busy += 1
 
         def finish() -> None:
@@ -114,14 +114,14 @@ class Batching:
     running: bool = False
     queue: deque[Callable[[], None]] = field(default_factory=deque)
 
-    def submit(self, world: World, tokens: float, done: Callable[[], None]) -> None:
+    def submit(self, world: Agenda, tokens: float, done: Callable[[], None]) -> None:
         """Queue one request."""
         del tokens
         self.queue.append(done)
         if not self.running:
             self._start(world)
 
-    def _start(self, world: World) -> None:
+    def _start(self, world: Agenda) -> None:
         batch = [self.queue.popleft() for _ in range(min(self.most, len(self.queue)))]
         self.running = bool(batch)
         if not batch:
@@ -166,7 +166,7 @@ class Server:
     outages: tuple[Outage, ...] = ()
     refusal_s: float = 0.003
 
-    def receive(self, world: World, tokens: float, answer: Callable[[Answer], None]) -> None:
+    def receive(self, world: Agenda, tokens: float, answer: Callable[[Answer], None]) -> None:
         """Take one request in, or turn it away."""
         now = world.now
         for outage in self.outages:
@@ -191,10 +191,10 @@ class Server:
         self.backend.submit(world, tokens, done)
 
     @staticmethod
-    def _fail(world: World, outage: Outage, answer: Callable[[Answer], None]) -> None:
+    def _fail(world: Agenda, outage: Outage, answer: Callable[[Answer], None]) -> None:
         world.at(world.now + outage.after_s, lambda: answer(Answer(outage.kind)))
 
-    def _refuse(self, world: World, costs: list[float], answer: Callable[[Answer], None]) -> None:
+    def _refuse(self, world: Agenda, costs: list[float], answer: Callable[[Answer], None]) -> None:
         """Answer 429; the wait that is told counts what the refusal itself cost."""
         for limit, cost in zip(self.limits, costs, strict=True):
             limit.refuse(world.now, cost)

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+class Agenda(Protocol):
+    """A clock, and what is to happen when: virtual time here, real time in ``bench.live``."""
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start of the run."""
+        ...
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Do ``action`` at the instant ``when``, or at once if that is past."""
+        ...
 
 
 class World:

@@ -59,8 +59,8 @@ class LimiterState:
         limit: Requests that may be in flight at present.
         in_flight: Requests that are.
         rate_per_s: Requests a second that the pace allows; None: no pace is set.
-        held_by: What holds the next request: ``pipe``, ``quota``, ``rate``, ``breaker``, ``fixed``, or
-        ``""``.
+        held_by: What holds the next request: ``pipe``, ``quota``, ``rate``, ``turns`` (others use the same key),
+        ``breaker``, ``fixed``, or ``""``.
     """
 
     limit: float
