@@ -1,4 +1,4 @@
-"""Each learner alone: what it concludes from what it is told."""
+"""The learners of quotas and refusals, each alone: what it concludes from what it is told."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ import math
 import pytest
 
 from era_ingest.bench.simulation.limits import TokenBucket
-from era_ingest.core.limiter.arm import Arm
-from era_ingest.core.limiter.breaker import Breaker
 from era_ingest.core.limiter.cap import Cap, Doubt
 from era_ingest.core.limiter.contract import ServerHints
 from era_ingest.core.limiter.flight import NOTHING, Flight, Spend, Unit
-from era_ingest.core.limiter.opening import Opening
-from era_ingest.core.limiter.pipe import Bounds, Mode, Pipe
 from era_ingest.core.limiter.quota import Quota
 from era_ingest.core.limiter.rate import Phase, Rate
 from era_ingest.core.limiter.sharing import Sharing
@@ -21,76 +17,6 @@ from era_ingest.core.limiter.spending import Epoch, Mark, Spending
 from era_ingest.core.limiter.units import UnitChooser
 from era_ingest.core.limiter.window import NotAWindowError, Window
 from era_ingest_tests.unit.limiter_kit import flight, half
-
-
-def test_an_arm_does_not_wait_for_stragglers() -> None:
-    """Three quarters back, the rest older than they: the latency is final."""
-    arm = Arm(8, floor=1, patience_s=10)
-    flights = [flight(0.0, load=4) for _ in range(8)]
-    for each in flights:
-        arm.add(each)
-    for each in flights[:7]:
-        arm.note(each, 0.2)
-    assert arm.finding(0.1) is None
-    found = arm.finding(0.3)
-    assert found is not None
-    assert found.latency_s == pytest.approx(0.2)
-    assert found.load == pytest.approx(4)
-
-
-@pytest.mark.parametrize(
-    ("latencies", "slope"), [([1, 2, 3, 4], 1.0), ([2, 2, 2, 2], 0.0)], ids=["lone worker", "wide"]
-)
-def test_the_opening_tells_a_lone_worker_from_a_wide_server(latencies: list[float], slope: float) -> None:
-    """Latencies over loads of 1 to 4 are the elasticity already."""
-    opening = Opening(4)
-    flights = [flight(0.0, load=load) for load in (1, 2, 3, 4)]
-    for each in flights:
-        assert opening.wait(0.0) == 0
-        opening.on_send(each)
-    assert opening.wait(0.0) == math.inf
-    for each, latency in zip(flights, latencies, strict=True):
-        opening.on_success(each, latency)
-    assert opening.is_over(4.0)
-    assert opening.slope() == pytest.approx(slope)
-
-
-def test_a_straggler_does_not_hold_up_the_opening() -> None:
-    """Patience ends a little after a lone worker would have answered."""
-    opening = Opening(4)
-    flights = [flight(0.0, load=load) for load in (1, 2, 3, 4)]
-    for each in flights:
-        opening.on_send(each)
-    for each in flights[:3]:
-        opening.on_success(each, 1.0)
-    assert not opening.is_over(4.0)
-    assert opening.wait(4.0) == pytest.approx(1.0)
-    assert opening.is_over(5.1)
-
-
-def test_the_pipe_glides_to_a_new_level_instead_of_jumping() -> None:
-    """While it glides, the wait is the time until one more may go."""
-    pipe = Pipe(half, Bounds(start=2))
-    flights = [flight(0.0, load=load) for load in (1, 2)]
-    for each in flights:
-        assert pipe.wait(0.0, 0) == 0
-        pipe.on_send(each)
-    for each in flights:
-        pipe.on_success(0.5, each)
-    assert pipe.mode is Mode.RAMP
-    assert pipe.target == 8
-    assert pipe.level(0.5) == 2
-    assert 0 < pipe.wait(0.5, 2) < 0.5
-    assert pipe.level(1.1) == 8
-    assert pipe.wait(1.1, 8) == math.inf
-
-
-def test_the_pipe_obeys_a_ceiling() -> None:
-    """Never more than a proven cap."""
-    pipe = Pipe(half)
-    pipe.obey_ceiling(0.0, 3)
-    assert pipe.wait(0.0, 2) == 0
-    assert pipe.wait(0.0, 3) == math.inf
 
 
 def hints(remaining: float, reset_s: float, limit: float = 100) -> ServerHints:
@@ -263,33 +189,6 @@ def test_a_cap_is_raised_when_more_is_let_in() -> None:
     assert cap.allowed == 11
     cap.on_success(16.2, flight(16.1, load=11), 0.1)
     assert cap.limit == 11
-
-
-def test_the_breaker_opens_after_five_failures_and_lets_one_probe_out() -> None:
-    """Only the probe's answer closes it."""
-    breaker = Breaker(half)
-    opened = [breaker.on_failure(0.0, is_probe=False, retry_after_s=None) for _ in range(5)]
-    assert opened == [False, False, False, False, True]
-    assert 1 <= breaker.wait(0.0) <= 1.2
-    assert breaker.wait(2.0) == 0
-    assert breaker.on_send()
-    assert breaker.wait(2.0) == math.inf
-    assert not breaker.on_answer(is_probe=False)
-    assert breaker.on_answer(is_probe=True)
-    assert breaker.wait(2.1) == 0
-
-
-def test_a_failed_probe_waits_longer() -> None:
-    """1, 1.5, 2.25, 3, 3 seconds, and a fifth more for jitter at most."""
-    breaker = Breaker(half)
-    for _ in range(5):
-        breaker.on_failure(0.0, is_probe=False, retry_after_s=None)
-    waits = []
-    for _ in range(5):
-        waits.append(breaker.wait(0.0))
-        breaker.on_send()
-        breaker.on_failure(0.0, is_probe=True, retry_after_s=None)
-    assert waits == pytest.approx([1.1, 1.65, 2.475, 3.3, 3.3])
 
 
 def test_surprises_mean_company_and_a_long_calm_means_none() -> None:

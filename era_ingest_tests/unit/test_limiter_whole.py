@@ -87,6 +87,20 @@ def test_an_outage_costs_few_requests() -> None:
     )
 
 
+def test_a_server_that_hangs_is_used_again_soon_after_it_is_back() -> None:
+    """Down for 30 s, each request a time-out of 10 s: probes do not wait for those that hang."""
+
+    def serve(now: float, _load: int) -> tuple[float, FailureKind | None, ServerHints]:
+        return (10.0, FailureKind.TIMEOUT, ServerHints()) if 20 <= now < 50 else served_in(0.2)
+
+    loop = Loop(adaptive(), serve)
+    loop.run(60.0)
+    assert len([at for at in loop.sent if 31 <= at < 50]) <= 19
+    assert len([at for at in loop.served if 55 <= at < 60]) > 0.9 * len(
+        [at for at in loop.served if 15 <= at < 20]
+    )
+
+
 def test_the_state_says_what_holds() -> None:
     """For progress lines."""
     limiter = adaptive()

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from era_ingest.bench.live.door import FREE
-from era_ingest.bench.simulation.client import Served, Tally
+from era_ingest.bench.simulation.client import Failed, Served, Tally
 from era_ingest.clients.driver import ClientOptions, EmbeddingClient, TextItem
 from era_ingest.clients.http_backend import Endpoint
 from era_ingest.clients.openai import OpenAIEmbedder
@@ -57,7 +57,7 @@ class Witness:
             self.tally.refused += 1
             raise
         except EraError:
-            self.tally.failed += 1
+            self.tally.failed.append(Failed(sent - self._began, time.monotonic() - self._began))
             raise
         now = time.monotonic()
         self.tally.served.append(Served(now - self._began, now - sent, 1.0))

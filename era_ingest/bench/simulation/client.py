@@ -30,6 +30,14 @@ class Served:
     tokens: float
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One request that failed otherwise than by a 429: when it was sent, and when that was known (s)."""
+
+    sent_at: float
+    at: float
+
+
 @dataclass(slots=True)
 class Tally:
     """What one client saw."""
@@ -39,8 +47,7 @@ class Tally:
     sent_tokens: float = 0.0
     refused: int = 0
     refused_tokens: float = 0.0
-    failed: int = 0
-    failed_at: list[float] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -139,13 +146,12 @@ class Client:
             self._limiter.on_failure(now, ticket, answer.failure, hints=answer.hints)
             self._again.append(text)
         else:
-            self._fail(text, ticket, answer)
+            self._fail(text, ticket, sent_at, answer)
         self.pump()
 
-    def _fail(self, text: _Text, ticket: int, answer: Answer) -> None:
+    def _fail(self, text: _Text, ticket: int, sent_at: float, answer: Answer) -> None:
         now = self._world.now
-        self.tally.failed += 1
-        self.tally.failed_at.append(now)
+        self.tally.failed.append(Failed(sent_at, now))
         self._limiter.on_failure(now, ticket, answer.failure or FailureKind.SERVER_ERROR, hints=answer.hints)
         text.attempts += 1
         pause = min(RETRY_MOST_S, RETRY_FIRST_S * 2 ** min(text.attempts, 5)) * self._rng.random()

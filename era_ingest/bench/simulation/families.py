@@ -269,13 +269,17 @@ def changing_rate(rng: Random) -> Scenario:
 
 
 def outage(rng: Random) -> Scenario:
-    """Return a pool of workers that is down for 30 seconds."""
+    """Return a pool of workers that refuses, fails, or hangs into time-outs for 30 seconds."""
     count, service = _workers(rng)
-    kind = rng.choice((FailureKind.CONNECTION, FailureKind.SERVER_ERROR))
+    kinds = (FailureKind.CONNECTION, FailureKind.SERVER_ERROR, FailureKind.TIMEOUT)
+    kind = rng.choice(kinds)
     start = rng.uniform(60, 120)
+    after_s = rng.choice((5.0, 10.0)) if kind is FailureKind.TIMEOUT else 0.002
 
     def build(r: Random) -> Server:
-        return Server(Workers(((0.0, count),), service, r), outages=(Outage(start, start + 30, kind),))
+        return Server(
+            Workers(((0.0, count),), service, r), outages=(Outage(start, start + 30, kind, after_s),)
+        )
 
     return Scenario("outage", build, service, machine=_trip(rng), changes=(start + 30,), duration_s=240)
 
@@ -291,7 +295,7 @@ def heavy_tail(rng: Random) -> Scenario:
 
 FAMILIES: tuple[Family, ...] = (
     Family("many workers", many_workers, Bar(0.97, 0.0, 1.5)),
-    Family("many workers, changing", changing_workers, Bar(0.97, 0.0, recovery_s=5)),
+    Family("many workers, changing", changing_workers, Bar(0.97, 0.0, 1.5, recovery_s=5)),
     Family("one worker", one_worker, Bar(0.98, 0.0, 3)),
     Family("GPU that batches", gpu, Bar(0.95, 0.0, 10)),
     Family("5 ms local", fast_local, Bar(0.99, 0.0, 2)),

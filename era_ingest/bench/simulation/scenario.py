@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from era_ingest.bench.simulation.client import Client, Machine, Tally
+from era_ingest.bench.simulation.client import Client, Failed, Machine, Tally
 from era_ingest.bench.simulation.desk import Desk
 from era_ingest.bench.simulation.limits import FixedWindow, InFlightCap, SlidingWindow, Steps, TokenBucket
 from era_ingest.bench.simulation.servers import Batching, Server, Service
@@ -81,11 +81,13 @@ class Outcome:
         goodput: Share of what an all-knowing client gets from the scarcest of the server's means.
         refused: Share of requests answered 429.
         wasted_tokens: Share of tokens in requests answered 429.
-        failed: Share of requests that failed otherwise.
+        failed: Share of requests that failed otherwise though one had failed before them: those that were on
+            their way when the first failure of an outage was heard are nobody's fault.
         p95: 95 % of requests took at most this multiple of the same server's unloaded 95 %.
         recovery_s: Longest time from a change to 90 % of the oracle's rate; 0 without changes.
         fairness: Jain's index over the clients.
-        probes_per_s: Most failures within any second, from the third second of an outage on.
+        probes_per_s: Most requests sent in vain within any second, from one second after the first failure of
+            an outage on.
     """
 
     goodput: float
@@ -142,6 +144,7 @@ def measure(scenario: Scenario, server: Server, tallies: list[Tally], rng: Rando
     base = _unloaded(scenario, server, rng)
     totals = [float(len(t.served)) for t in tallies]
     fairness = sum(totals) ** 2 / (len(totals) * sum(x * x for x in totals)) if any(totals) else 0.0
+    failed = [f for t in tallies for f in t.failed]
     latencies = sorted(s.latency_s for s in served)
     oracle = Oracle(scenario, server, base.mean_s)
     moments = [s.at for s in served]
@@ -149,11 +152,11 @@ def measure(scenario: Scenario, server: Server, tallies: list[Tally], rng: Rando
         goodput=oracle.share(len(served), sum(s.tokens for s in served)),
         refused=sum(t.refused for t in tallies) / sent,
         wasted_tokens=sum(t.refused_tokens for t in tallies) / sent_tokens,
-        failed=sum(t.failed for t in tallies) / sent,
+        failed=len(_in_vain(server, failed, 0.0)) / sent,
         p95=latencies[int(0.95 * len(latencies))] / base.p95_s if latencies else math.inf,
         recovery_s=max((oracle.recovery(moments, change) for change in scenario.changes), default=0.0),
         fairness=fairness,
-        probes_per_s=_probes(server, sorted(at for t in tallies for at in t.failed_at)),
+        probes_per_s=_probes(_in_vain(server, failed, 1.0)),
         requests=sent,
     )
 
@@ -246,6 +249,13 @@ def _area(steps: Steps, start: float, end: float, down: float) -> float:
     return max(1.0, total * (1 - down / (end - start)))
 
 
-def _probes(server: Server, failed_at: list[float]) -> int:
-    late = sorted(at for o in server.outages for at in failed_at if o.start + 3 <= at < o.end)
-    return max((_count(late, at, at + 1) for at in late), default=0)
+def _in_vain(server: Server, failed: list[Failed], after_s: float) -> list[float]:
+    """Return when requests were sent that failed though a failure had been heard ``after_s`` seconds before."""
+    heard = [min((f.at for f in failed if f.at >= o.start), default=math.inf) for o in server.outages]
+    ends = [o.end for o in server.outages]
+    spans = list(zip(heard, ends, strict=True))
+    return sorted(f.sent_at for f in failed if any(at + after_s < f.sent_at < end for at, end in spans))
+
+
+def _probes(sent_at: list[float]) -> int:
+    return max((_count(sent_at, at, at + 1) for at in sent_at), default=0)

@@ -67,7 +67,7 @@ class AdaptiveLimiter:
         flight = Flight(self._tickets, now, Spend(1.0, cost), len(self._flights) + 1, self._sent)
         self._flights[flight.ticket] = flight
         self._sent = self._sent.plus(flight.cost)
-        flight.is_probe = self.breaker.on_send()
+        flight.is_probe = self.breaker.on_send(now)
         if not flight.is_probe:
             self.pipe.on_send(flight)
         self.refusals.on_send(now, flight)
@@ -102,17 +102,16 @@ class AdaptiveLimiter:
             self.refusals.on_accepted(now, flight, self.pipe.latency_s or LATENCY_GUESS_S)
         else:
             self.refusals.on_lost(flight)
-            if self.breaker.on_failure(now, is_probe=flight.is_probe, retry_after_s=_bounded(hints)):
+            if self.breaker.on_failure(now, flight.sent_at, retry_after_s=_bounded(hints)):
                 self._level_before = self.pipe.target
         self._obey_cap(now)
 
     def on_cancel(self, now: float, ticket: int) -> None:
         """Forget a request whose outcome will never be known."""
-        del now
         flight = self._flights.pop(ticket)
         self.pipe.on_drop(flight)
         self.refusals.on_lost(flight)
-        self.breaker.on_cancel(is_probe=flight.is_probe)
+        self.breaker.on_cancel(now, flight.sent_at)
 
     def state(self, now: float) -> LimiterState:
         """Return a picture of the controller."""
@@ -126,7 +125,7 @@ class AdaptiveLimiter:
     # ---- parts
 
     def _answered(self, now: float, flight: Flight) -> None:
-        if self.breaker.on_answer(is_probe=flight.is_probe):
+        if self.breaker.on_answer(flight.sent_at):
             self.pipe.resume(now, self._level_before)
 
     def _read(self, now: float, flight: Flight, hints: ServerHints) -> None:
@@ -144,7 +143,7 @@ class AdaptiveLimiter:
         else:
             suspected = self.refusals.cap.is_suspected
             silence = self.refusals.on_refused(now, flight, retry_after_s)
-            if self.refusals.cap.is_suspected and not suspected:
+            if self.refusals.cap.is_suspected and (silence > 0 or not suspected):
                 self.pipe.glide(now + silence, 1.0, max(0.5, self.pipe.latency_s or 0.0))
         self._silent_until = max(self._silent_until, now + silence)
 
