@@ -90,7 +90,7 @@ class Refusals:
         """Learn from a refusal; return seconds of silence."""
         mark = self.books.mark(flight)
         self.books.on_returned(flight)
-        self.rate.note_size(flight)
+        self.rate.on_returned(flight)
         if self.window is not None:
             self.window.on_returned(flight)
         self._time_refusal(now, flight)
@@ -125,14 +125,11 @@ class Refusals:
         if self.rate.phase is Phase.OFF and self._may_be_cap(now, flight, mark, retry_after_s):
             return retry_after_s or 0.0
         self.rate.on_refused(now, mark)
-        pause = self._pause(now, retry_after_s)
-        self.rate.on_pause(pause)
-        return pause
+        return self._pause(now, retry_after_s)
 
     def _may_be_cap(self, now: float, flight: Flight, mark: Mark, retry_after_s: float | None) -> bool:
         if self.cap.is_suspected:
             return self.cap.on_refused(now, flight)
-        self.rate.note_first(mark)
         if flight.in_flight <= 1 or now < self.cap.discredited_until:
             return False
         self.cap.suspect(now, flight.in_flight, test=retry_after_s is None)
@@ -144,7 +141,7 @@ class Refusals:
         gap = self.books.mean[self.rate.unit] / self.rate.pace
         if retry_after_s is None:
             return min(2 * gap, 1.0)
-        if retry_after_s <= ROUNDED_S and self.rate.is_sure:
+        if retry_after_s <= ROUNDED_S and self.rate.is_bounded:
             return min(retry_after_s, 2 * gap)
         return max(retry_after_s * (1 + 0.05 * self._uniform()), min(gap, 1.0))
 
