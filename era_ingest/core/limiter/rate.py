@@ -22,6 +22,8 @@ HOLD: Final = 0.99
 GAIN: Final = 0.25
 LEAST_GAIN: Final = 0.03
 """How far above the learned limit a probe goes, and how steep a climb is."""
+TINY: Final = 3.0
+"""Requests below which a bucket holds too few to be asked for much more at once."""
 REFUSED_SHARE: Final = 0.008
 """Share of requests that may be refused; each request earns so much of a refusal."""
 PURSE: Final = 3.0
@@ -322,6 +324,7 @@ class Rate:
             return
         epoch, was = stand.since(last), self.phase
         surprise = self._is_surprise(stand, last)
+        self._units.note(epoch, stand.since(anchor))
         self._vote(now, epoch, surprise=surprise)
         if self._sharing.is_on:
             self._yield(now, epoch)
@@ -335,39 +338,46 @@ class Rate:
 
     def _learn(self, now: float, stand: Stand, anchor: Stand, last: Stand, *, surprise: bool) -> None:
         epoch, whole = stand.since(last), stand.since(anchor)
-        bounds = stand.bounds(anchor, self.unit, self._slack)
         latest = stand.bounds(last, self.unit, self._slack)
         if self.phase is Phase.CLIMB:
-            self._search(
-                now, stand, Bracket(latest.low, self.estimate), max(FALL * self.estimate, latest.low)
-            )
-        elif self.phase is Phase.SEARCH:
-            self._narrow(now, bounds, whole.requests, whole.rate(self.unit))
+            first = max(FALL * self.estimate, latest.low)
+            self._search(now, stand, Bracket(latest.low, self.estimate), first)
         elif surprise:
-            high = min(self.estimate, latest.high)
-            self._search(now, stand, Bracket(0.0, high), min(FALL * self.estimate, epoch.rate(self.unit)))
+            first = min(FALL * self.estimate, epoch.rate(self.unit))
+            self._search(now, stand, Bracket(0.0, min(self.estimate, latest.high)), first)
+        elif self._units.decide():
+            self._change_unit(now, stand, anchor)
+        elif self.phase is Phase.SEARCH:
+            bounds = stand.bounds(anchor, self.unit, self._slack)
+            self._narrow(now, bounds, whole.requests, whole.rate(self.unit))
         elif self.phase is Phase.PROBE or epoch.requests >= FEW:
             self._refine(now, whole, latest)
-            self._units.note(epoch)
-            self._switch_unit(whole)
             if whole.requests > LONG and epoch.requests >= ENOUGH:
                 self._anchor = stand
+
+    def _change_unit(self, now: float, stand: Stand, anchor: Stand) -> None:
+        """Go on in the other unit with what is known since the anchor."""
+        whole, bounds = stand.since(anchor), stand.bounds(anchor, self.unit, self._slack)
+        self._search(now, anchor, Bracket(*bounds), whole.rate(self.unit))
+        if whole.requests >= ENOUGH:
+            self._measure(now, whole.rate(self.unit))
 
     def _refine(self, now: float, whole: Epoch, latest: Bounds) -> None:
         """Take a refusal of a probe, which may only raise the estimate, or while holding."""
         was = self._known
         proved = max(latest.low, whole.rate(self.unit) if whole.requests >= ENOUGH else 0.0)
         if self.phase is Phase.PROBE:
-            self._gain = clamp(self._gain * (2 if proved > was else 0.5), LEAST_GAIN, GAIN)
+            is_lost = proved <= was and self._burst < TINY * self._mean
+            self._gain = clamp(self._gain * (0.5 if is_lost else 2), LEAST_GAIN, GAIN)
             self._measure(now, max(was, proved))
         else:
             self._measure(now, max(min(was, latest.high), proved))
 
     def _yield(self, now: float, epoch: Epoch) -> None:
         """Share the quota: cut, and grow from there."""
-        self._units.note(epoch)
+        unit = self.unit
         if self._units.decide():
-            self.estimate = epoch.rate(self.unit)
+            self.estimate *= self._books.mean[self.unit] / self._books.mean[unit]
         self.estimate *= self._sharing.hit(now)
         self.phase = Phase.SHARE
 
@@ -385,11 +395,6 @@ class Rate:
             self._is_confirmed = True
         elif epoch.requests >= FEW and self.phase is Phase.HOLD and self._is_confirmed:
             self._sharing.vote(now, 0.5)
-
-    def _switch_unit(self, whole: Epoch) -> None:
-        if self._units.decide():
-            self.estimate = whole.rate(self.unit)
-            self._learn_burst()
 
     def _learn_burst(self) -> None:
         """What the very first epoch let in beyond the refill was the bucket's size."""
