@@ -43,6 +43,16 @@ class Bracket:
         """Whether the limit is known."""
         return self.high <= NARROW * self.low
 
+    @property
+    def is_close(self) -> bool:
+        """Whether the upper bound may be tried."""
+        return self.high <= CLOSE * self.low
+
+    @property
+    def middle(self) -> float:
+        """The limit, as far as known: between the bounds."""
+        return math.sqrt(self.low * self.high)
+
     def refused(self, bounds: Bounds) -> None:
         """Take the bounds that two refusals prove."""
         self.low, self.high = max(self.low, bounds.low), min(self.high, bounds.high)
@@ -55,7 +65,7 @@ class Bracket:
 
     def next_try(self) -> float:
         """Return the rate to try next; infinity if there is no upper bound."""
-        if self.high <= CLOSE * self.low or self.high == math.inf:
+        if self.is_close or self.high == math.inf:
             return self.high
         return math.sqrt(max(self.low, self.high / WIDEST) * self.high)
 

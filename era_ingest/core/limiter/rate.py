@@ -26,7 +26,7 @@ TINY: Final = 3.0
 """Requests below which a bucket holds too few to be asked for much more at once."""
 REFUSED_SHARE: Final = 0.008
 """Share of requests that may be refused; each request earns so much of a refusal."""
-PURSE: Final = 3.0
+PURSE: Final = 8.0
 """Most refusals saved up, or owed."""
 PROBE_EVERY: Final = 48.0
 """A probe comes each 48 / sqrt(requests a second) seconds: it is worth more where the rate is higher."""
@@ -34,9 +34,9 @@ PROBE_SOONEST_S: Final = 5.0
 PROBE_LATEST_S: Final = 60.0
 PROBE_LATENCIES: Final = 4.0
 """No sooner than so many latencies: what a probe finds is of no use before."""
-IN_DEBT, IN_CREDIT = 1.35, 0.85
+IN_DEBT, IN_CREDIT = 1.35, 0.6
 """... times so much while more, or less, was refused than earned."""
-HEADROOM_S: Final = 1.0
+HEADROOM_S: Final = 0.4
 """Refill that the first proof leaves to the bucket, seconds of the new estimate."""
 FEW: Final = 8
 """Requests below which an epoch measures nothing."""
@@ -47,9 +47,11 @@ LONG: Final = 400
 BEYOND: Final = 3.0
 """Requests beyond the model that prove the limit higher."""
 PASSED: Final = 0.9
-"""A tried rate is proved when so much of it was let in for sure."""
-ABOVE: Final = 1.1
-"""A search without an upper bound tries so much more than it knows."""
+"""Share of a tried rate that counts as let in ..."""
+TRY: Final = 12
+"""... after so many requests without a refusal."""
+TRY_CLOSE: Final = 60
+"""Requests without a refusal that end a search whose bounds are close."""
 SOFT: Final = 1.06
 """How much the first proof raises the estimate, which may just have been low; the second begins a climb."""
 TRIES: Final = 5
@@ -115,7 +117,7 @@ class Rate:
         self._last: Stand | None = None
         self._known = 0.0
         self._is_measured = self._is_confirmed = False
-        self._gain, self._proofs, self._tries = GAIN, 0, 0
+        self._gain, self._proofs, self._tries, self._tried_from = GAIN, 0, 0, 0.0
         self._offset = 0.0
         self._burst = 0.0
         self._first: Epoch | None = None
@@ -216,34 +218,39 @@ class Rate:
         self._is_measured = self._is_confirmed = False
         self._anchor = self._last = stand
         self._tries = 0
-        self.estimate = max(1e-3, min(first, 2 * self._mean / self.refusal_s))
+        self._try(max(1e-3, min(first, 2 * self._mean / self.refusal_s)))
         self._pacer.empty(now)
 
     def _look(self, now: float) -> None:
-        """See whether what was let in since the anchor proves the rate that is tried."""
-        if self._anchor is None:
-            return
-        epoch = Mark(now, self._books.accepted).since(self._anchor.mark)
-        self._bracket.passed((epoch.accepted[self.unit] - BEYOND * self._mean) / epoch.span_s)
-        if self._bracket.low < PASSED * self.estimate:
-            return
-        if self._bracket.is_narrow:
-            self._measure(now, self._bracket.low)
-        elif self._bracket.high == math.inf or self._bracket.low > self._bracket.high:
-            self._begin_climb(now)
-        else:
-            self.estimate = max(self._bracket.next_try(), self.estimate)
+        """See whether the rate that is tried has passed: by proof, or by so many requests without a refusal."""
+        assert self._anchor is not None
+        mark, bracket = Mark(now, self._books.accepted), self._bracket
+        epoch = mark.since(self._anchor.mark)
+        bracket.passed((epoch.accepted[self.unit] - BEYOND * self._mean) / epoch.span_s)
+        tried = self._books.sent.requests - self._tried_from
+        if bracket.is_narrow or (bracket.is_close and tried >= TRY_CLOSE):
+            self._measure(now, bracket.middle)
+        elif tried >= TRY and not bracket.is_close:
+            bracket.passed(PASSED * self.estimate)
+            if bracket.high == math.inf:
+                self._begin_climb(now)
+            else:
+                self._try(max(bracket.next_try(), self.estimate))
+
+    def _try(self, rate: float) -> None:
+        """Try a rate from now on."""
+        self.estimate, self._tried_from = rate, self._books.sent.requests
 
     def _narrow(self, now: float, whole: Bounds, requests: int, rate: float) -> None:
         """Take a refusal while searching."""
         self._bracket.refused(whole)
         self._tries += 1
         if requests < FEW:
-            self.estimate = min(FALL * self.estimate, whole.high)
+            self._try(min(FALL * self.estimate, whole.high))
         elif self._bracket.is_narrow or (self._tries > TRIES and requests >= ENOUGH):
             self._measure(now, clamp(rate, self._bracket.low, self._bracket.high))
         else:
-            self.estimate = self._bracket.next_try()
+            self._try(self._bracket.next_try())
 
     def _measure(self, now: float, estimate: float) -> None:
         """Hold a rate that was measured."""
