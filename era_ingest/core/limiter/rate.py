@@ -31,11 +31,11 @@ PURSE: Final = 8.0
 PROBE_EVERY: Final = 48.0
 """A probe comes each 48 / sqrt(requests a second) seconds: it is worth more where the rate is higher."""
 PROBE_SOONEST_S: Final = 5.0
-PROBE_LATEST_S: Final = 60.0
+PROBE_LATEST_S: Final = 120.0
 PROBE_LATENCIES: Final = 4.0
 """No sooner than so many latencies: what a probe finds is of no use before."""
-IN_DEBT, IN_CREDIT = 1.35, 0.6
-"""... times so much while more, or less, was refused than earned."""
+IN_CREDIT: Final = 0.6
+"""... times so much while less was refused than earned."""
 HEADROOM_S: Final = 0.4
 """Refill that the first proof leaves to the bucket, seconds of the new estimate."""
 FEW: Final = 8
@@ -94,8 +94,8 @@ class Rate:
     went through than the estimate allows. The first such proof raises it by 6 %, a second begins a *climb*:
     x1.25 a step until refused, then a search below. *Share*: others use the quota too (see `Sharing`).
 
-    Defaults. A probe comes each 48 / sqrt(rate) seconds (5 to 60), more rarely while more than 0.8 % of the
-    requests were refused. Its gain halves, down to 3 %, while it is refused at once and learns nothing: a
+    Defaults. A probe comes each 29 / sqrt(rate) seconds (5 to 120), and more rarely while more than 0.8 % of
+    the requests were refused. Its gain halves, down to 3 %, while it is refused at once and learns nothing: a
     bucket of one or two requests cannot be asked for more. ``unit`` is the steadier of requests and tokens.
 
     Weak spots. A limit of a few requests a minute has too few requests to learn from. Other users of the
@@ -263,9 +263,9 @@ class Rate:
 
     def _plan_probe(self, now: float) -> None:
         per_s = self.estimate / self._mean
-        period = clamp(PROBE_EVERY / math.sqrt(per_s), PROBE_SOONEST_S, PROBE_LATEST_S)
-        period = max(period, PROBE_LATENCIES * self.latency_s)
-        period *= IN_DEBT if self._purse < 0 else IN_CREDIT
+        period = PROBE_EVERY / math.sqrt(per_s)
+        period = max(period, 1 / (REFUSED_SHARE * per_s)) if self._purse < 0 else IN_CREDIT * period
+        period = clamp(period, max(PROBE_SOONEST_S, PROBE_LATENCIES * self.latency_s), PROBE_LATEST_S)
         self._probe_at = now + period * (0.75 + 0.5 * self._uniform())
 
     def _ask_for_more(self, now: float) -> None:
@@ -284,7 +284,6 @@ class Rate:
 
     def _begin_climb(self, now: float) -> None:
         self.phase, self._offset = Phase.CLIMB, 0.0
-        self._last = self._anchor = self._stand(Mark(now, self._books.accepted))
         self._plan_climb(now)
 
     def _climb(self, now: float) -> None:
@@ -347,8 +346,8 @@ class Rate:
         epoch, whole = stand.since(last), stand.since(anchor)
         latest = stand.bounds(last, self.unit, self._slack)
         if self.phase is Phase.CLIMB:
-            first = max(FALL * self.estimate, latest.low)
-            self._search(now, stand, Bracket(latest.low, self.estimate), first)
+            bracket = Bracket(min(latest.low, self.estimate), self.estimate)
+            self._search(now, stand, bracket, bracket.next_try())
         elif surprise:
             first = min(FALL * self.estimate, epoch.rate(self.unit))
             self._search(now, stand, Bracket(0.0, min(self.estimate, latest.high)), first)
