@@ -61,7 +61,8 @@ SURPRISE: Final = 2.0
 SLACK: Final = 0.05
 """Relative error of the model that is no surprise."""
 FALL: Final = 0.7
-"""What is left of the estimate when the limit has fallen."""
+LEAST_FALL: Final = 0.5
+"""What is left, at most and at least, of an estimate that is refused too soon to be measured anew."""
 FIRST_SHARE: Final = 0.9
 """Share of the latest rate that the first refusal leaves."""
 CATCH_UP_S: Final = 0.02
@@ -246,7 +247,7 @@ class Rate:
         self._bracket.refused(whole)
         self._tries += 1
         if requests < FEW:
-            self._try(min(FALL * self.estimate, whole.high))
+            self._try(clamp(whole.high, LEAST_FALL * self.estimate, FALL * self.estimate))
         elif self._bracket.is_narrow or (self._tries > TRIES and requests >= ENOUGH):
             self._measure(now, clamp(rate, self._bracket.low, self._bracket.high))
         else:
@@ -349,7 +350,7 @@ class Rate:
             bracket = Bracket(min(latest.low, self.estimate), self.estimate)
             self._search(now, stand, bracket, bracket.next_try())
         elif surprise:
-            first = min(FALL * self.estimate, epoch.rate(self.unit))
+            first = clamp(epoch.rate(self.unit), LEAST_FALL * self.estimate, FALL * self.estimate)
             self._search(now, stand, Bracket(0.0, min(self.estimate, latest.high)), first)
         elif self._units.decide():
             self._change_unit(now, stand, anchor)
@@ -397,10 +398,10 @@ class Rate:
         if surprise:
             self._sharing.vote(now, 1.0)
         elif epoch.requests >= FEW and self.phase is Phase.PROBE:
-            self._sharing.vote(now, -0.5)
+            self._sharing.vote(now, -0.25)
             self._is_confirmed = True
         elif epoch.requests >= FEW and self.phase is Phase.HOLD and self._is_confirmed:
-            self._sharing.vote(now, 0.5)
+            self._sharing.vote(now, 1.0)
 
     def _learn_burst(self) -> None:
         """What the very first epoch let in beyond the refill was the bucket's size."""
