@@ -31,10 +31,10 @@ PURSE: Final = 8.0
 PROBE_EVERY: Final = 48.0
 """A probe comes each 48 / sqrt(requests a second) seconds: it is worth more where the rate is higher."""
 PROBE_SOONEST_S: Final = 5.0
-PROBE_LATEST_S: Final = 120.0
+PROBE_LATEST_S: Final = 60.0
 PROBE_LATENCIES: Final = 4.0
 """No sooner than so many latencies: what a probe finds is of no use before."""
-IN_CREDIT: Final = 0.6
+IN_CREDIT: Final = 0.7
 """... times so much while less was refused than earned."""
 HEADROOM_S: Final = 0.4
 """Refill that the first proof leaves to the bucket, seconds of the new estimate."""
@@ -58,6 +58,8 @@ TRIES: Final = 5
 """Refusals after which a search makes do with wider bounds: silences keep them apart."""
 SURPRISE: Final = 2.0
 """Requests' cost that the model may be off without surprise."""
+FALLEN, HIT, DUE = 0.5, 1.0, -0.25
+"""Votes for company: a limit that seems to have fallen, a refusal while holding below it, one while probing."""
 SLACK: Final = 0.05
 """Relative error of the model that is no surprise."""
 FALL: Final = 0.7
@@ -95,7 +97,7 @@ class Rate:
     went through than the estimate allows. The first such proof raises it by 6 %, a second begins a *climb*:
     x1.25 a step until refused, then a search below. *Share*: others use the quota too (see `Sharing`).
 
-    Defaults. A probe comes each 29 / sqrt(rate) seconds (5 to 120), and more rarely while more than 0.8 % of
+    Defaults. A probe comes each 34 / sqrt(rate) seconds (5 to 60), and more rarely while more than 0.8 % of
     the requests were refused. Its gain halves, down to 3 %, while it is refused at once and learns nothing: a
     bucket of one or two requests cannot be asked for more. ``unit`` is the steadier of requests and tokens.
 
@@ -117,7 +119,7 @@ class Rate:
         self._anchor: Stand | None = None
         self._last: Stand | None = None
         self._known = 0.0
-        self._is_measured = self._is_confirmed = False
+        self._is_measured = False
         self._gain, self._proofs, self._tries, self._tried_from = GAIN, 0, 0, 0.0
         self._offset = 0.0
         self._burst = 0.0
@@ -216,7 +218,7 @@ class Rate:
         Not so fast that many are refused before the first refusal is heard.
         """
         self.phase, self._bracket = Phase.SEARCH, bracket
-        self._is_measured = self._is_confirmed = False
+        self._is_measured = False
         self._anchor = self._last = stand
         self._tries = 0
         self._try(max(1e-3, min(first, 2 * self._mean / self.refusal_s)))
@@ -230,7 +232,7 @@ class Rate:
         bracket.passed((epoch.accepted[self.unit] - BEYOND * self._mean) / epoch.span_s)
         tried = self._books.sent.requests - self._tried_from
         if bracket.is_narrow or (bracket.is_close and tried >= TRY_CLOSE):
-            self._measure(now, bracket.middle)
+            self._measure(now, bracket.low)
         elif tried >= TRY and not bracket.is_close:
             bracket.passed(PASSED * self.estimate)
             if bracket.high == math.inf:
@@ -249,7 +251,7 @@ class Rate:
         if requests < FEW:
             self._try(clamp(whole.high, LEAST_FALL * self.estimate, FALL * self.estimate))
         elif self._bracket.is_narrow or (self._tries > TRIES and requests >= ENOUGH):
-            self._measure(now, clamp(rate, self._bracket.low, self._bracket.high))
+            self._measure(now, max(self._bracket.low, (1 - SLACK) * rate))
         else:
             self._try(self._bracket.next_try())
 
@@ -346,6 +348,7 @@ class Rate:
     def _learn(self, now: float, stand: Stand, anchor: Stand, last: Stand, *, surprise: bool) -> None:
         epoch, whole = stand.since(last), stand.since(anchor)
         latest = stand.bounds(last, self.unit, self._slack)
+        bounds = stand.bounds(anchor, self.unit, self._slack)
         if self.phase is Phase.CLIMB:
             bracket = Bracket(min(latest.low, self.estimate), self.estimate)
             self._search(now, stand, bracket, bracket.next_try())
@@ -355,24 +358,24 @@ class Rate:
         elif self._units.decide():
             self._change_unit(now, stand, anchor)
         elif self.phase is Phase.SEARCH:
-            bounds = stand.bounds(anchor, self.unit, self._slack)
             self._narrow(now, bounds, whole.requests, whole.rate(self.unit))
         elif self.phase is Phase.PROBE or epoch.requests >= FEW:
-            self._refine(now, whole, latest)
+            self._refine(now, bounds, latest)
             if whole.requests > LONG and epoch.requests >= ENOUGH:
                 self._anchor = stand
 
     def _change_unit(self, now: float, stand: Stand, anchor: Stand) -> None:
         """Go on in the other unit with what is known since the anchor."""
-        whole, bounds = stand.since(anchor), stand.bounds(anchor, self.unit, self._slack)
-        self._search(now, anchor, Bracket(*bounds), whole.rate(self.unit))
-        if whole.requests >= ENOUGH:
-            self._measure(now, whole.rate(self.unit))
+        mean, bounds = self._books.mean, stand.bounds(anchor, self.unit, self._slack)
+        estimate = self.estimate * mean[self.unit] / mean[1 - self.unit]
+        self._search(now, anchor, Bracket(*bounds), clamp(estimate, bounds.low, bounds.high))
+        if stand.since(anchor).requests >= ENOUGH:
+            self._measure(now, self.estimate)
 
-    def _refine(self, now: float, whole: Epoch, latest: Bounds) -> None:
+    def _refine(self, now: float, bounds: Bounds, latest: Bounds) -> None:
         """Take a refusal of a probe, which may only raise the estimate, or while holding."""
         was = self._known
-        proved = max(latest.low, whole.rate(self.unit) if whole.requests >= ENOUGH else 0.0)
+        proved = max(latest.low, bounds.low)
         if self.phase is Phase.PROBE:
             is_lost = proved <= was and self._burst < TINY * self._mean
             self._gain = clamp(self._gain * (0.5 if is_lost else 2), LEAST_GAIN, GAIN)
@@ -385,8 +388,10 @@ class Rate:
         unit = self.unit
         if self._units.decide():
             self.estimate *= self._books.mean[self.unit] / self._books.mean[unit]
-        self.estimate *= self._sharing.hit(now)
+        self.estimate *= self._sharing.hit(now, self.estimate)
         self.phase = Phase.SHARE
+        if not self._sharing.is_on:
+            self._measure(now, epoch.rate(self.unit))
 
     def _is_surprise(self, stand: Stand, last: Stand) -> bool:
         """Return whether the estimate allows for more than was let in, even if the bucket was full for long."""
@@ -396,12 +401,11 @@ class Rate:
     def _vote(self, now: float, epoch: Epoch, *, surprise: bool) -> None:
         """Tell `Sharing` about a refusal: was it due?"""
         if surprise:
-            self._sharing.vote(now, 1.0)
+            self._sharing.vote(now, FALLEN)
         elif epoch.requests >= FEW and self.phase is Phase.PROBE:
-            self._sharing.vote(now, -0.25)
-            self._is_confirmed = True
-        elif epoch.requests >= FEW and self.phase is Phase.HOLD and self._is_confirmed:
-            self._sharing.vote(now, 1.0)
+            self._sharing.vote(now, DUE)
+        elif epoch.requests >= FEW and self.phase is Phase.HOLD:
+            self._sharing.vote(now, HIT)
 
     def _learn_burst(self) -> None:
         """What the very first epoch let in beyond the refill was the bucket's size."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from era_ingest.core.limiter.cap import Cap
@@ -19,6 +20,8 @@ WINDOW_RETRY_S: Final = 3.0
 WINDOW_SPANS: Final = 8
 """... if it is as long as so many requests took before."""
 USUAL_LENGTH_S: Final = 60.0
+DISCREDITED_S: Final = 300.0
+"""For so long no window is suspected after one that was none, seconds."""
 ROUNDED_S: Final = 1.0
 """A Retry-After up to this may be a fraction rounded up to whole seconds."""
 
@@ -43,6 +46,7 @@ class Refusals:
         self._uniform = uniform
         self._before: tuple[Mark, Mark] | None = None
         self._pace_before = 0.0
+        self._no_window_until = -math.inf
 
     def wait(self, now: float, flight_cost: tuple[float, float], in_flight: int) -> float:
         """Return 0 if a request may go, else seconds, or infinity until an event."""
@@ -83,7 +87,7 @@ class Refusals:
         lasted = turn - self._drought.since
         if self.window is not None:
             self.window.on_turned(turn)
-        elif lasted > WINDOW_RETRY_S and lasted * self._pace_before > WINDOW_SPANS:
+        elif turn >= self._no_window_until and lasted > WINDOW_RETRY_S and lasted * self._pace_before > WINDOW_SPANS:
             self._begin_window(turn, turn)
 
     def on_refused(self, now: float, flight: Flight, retry_after_s: float | None) -> float:
@@ -118,7 +122,7 @@ class Refusals:
             since = self._before[1] if self._before else self.books.start()
             self._before = (since, mark)
             self._pace_before = mark.since(since).requests / max(0.5, mark.since(since).span_s)
-        long = retry_after_s is not None and retry_after_s >= WINDOW_RETRY_S
+        long = now >= self._no_window_until and retry_after_s is not None and retry_after_s >= WINDOW_RETRY_S
         if long and retry_after_s is not None and retry_after_s * self._pace_before > WINDOW_SPANS:
             self._begin_window(now, now + retry_after_s)
             return retry_after_s
@@ -178,7 +182,7 @@ class Refusals:
             )
         except NotAWindowError:
             limit, length_s = self.window.limit, self.window.length_s
-            self.window = None
+            self.window, self._no_window_until = None, now + DISCREDITED_S
             self.rate.adopt(now, (limit or 1.0) / (length_s or USUAL_LENGTH_S))
             return retry_after_s or LATENCY_GUESS_S
         return pause if pause is not None else self._drought.pause(now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
 from era_ingest.core.limiter.flight import clamp
@@ -18,6 +19,9 @@ ALONE_S: Final = 150.0
 """After so long without a refusal nobody else is there, seconds."""
 MOST_RISE: Final = 1.0
 """Growth from one call to the next, as a share of the cut in ln."""
+SAME_HITS: Final = 5
+SAME: Final = 0.06
+"""So many refusals at paces within 6 % of each other are those of a limit that is ours alone."""
 SURE: Final = 2.0
 MOST_VOTES: Final = 4.0
 
@@ -44,6 +48,7 @@ class Sharing:
 
     def __init__(self) -> None:
         self._votes = 0.0
+        self._paces: deque[float] = deque(maxlen=SAME_HITS)
         self._began_at = self._grown_at = self._hit_at = -math.inf
 
     @property
@@ -57,6 +62,7 @@ class Sharing:
         self._votes = clamp(self._votes + weight, 0.0, MOST_VOTES)
         if self.is_on and not was:
             self._began_at = self._hit_at = self._grown_at = now
+            self._paces.clear()
 
     def grow(self, now: float, requests_per_s: float) -> float:
         """Return the factor by which the pace grows from the last call to ``now``."""
@@ -68,7 +74,10 @@ class Sharing:
         rise = ((now - self._hit_at) ** 2 - since**2) * hits_per_s**2
         return CUT ** -min(rise, MOST_RISE)
 
-    def hit(self, now: float) -> float:
-        """Return the factor by which a refusal cuts the pace."""
+    def hit(self, now: float, pace: float) -> float:
+        """Return the factor by which a refusal at ``pace`` cuts it; refused at equal paces, we are alone."""
         self._hit_at = self._grown_at = now
+        self._paces.append(math.log(pace))
+        if len(self._paces) == SAME_HITS and max(self._paces) - min(self._paces) < SAME:
+            self._votes = 0.0
         return CUT
