@@ -29,6 +29,10 @@ ASK_S: Final = 1.0
 """After so long without a header, and two requests' refill, one request goes to ask, seconds."""
 STALE_S: Final = 60.0
 """After so long without a header or a request, one goes to ask, whatever the last header said, seconds."""
+EMPTY: Final = 3.0
+"""Requests below which a quota may be what refuses."""
+MISSED: Final = 3
+"""Good replies in a row without headers after which those of refusals are not believed."""
 CATCH_UP_S: Final = 0.05
 """How much lateness of the sender is made up for, seconds."""
 
@@ -87,6 +91,7 @@ class Quota:
         self._last: Reading | None = None
         self._pair: Reading | None = None
         self._pairs = 0
+        self._missed = 0
 
     @property
     def is_known(self) -> bool:
@@ -139,16 +144,26 @@ class Quota:
             self._next_at = max(now - CATCH_UP_S, self._next_at) + cost / pace
         self.level -= cost
 
+    def explains(self) -> bool:
+        """Return whether a refusal may be this quota's: little is left of it, as far as known."""
+        return self.is_known and self.level < max(EMPTY * self._mean_cost, SHARED_RESERVE * self.limit)
+
     def on_refused(self) -> None:
         """Note a 429 in spite of the headers: nothing is left, whatever the mirror says."""
         if self.is_known:
             self.level = min(self.level, 0.5 * self._mean_cost)
 
-    def on_hints(self, now: float, flight: Flight, hints: ServerHints) -> None:
-        """Take the headers of a reply."""
+    def on_hints(self, now: float, flight: Flight, hints: ServerHints, *, refused: bool = False) -> None:
+        """Take the headers of a reply; good replies without them mean that there is no mirror to be had."""
         limit, remaining, reset_s = _figures(self.unit, hints)
         if limit is None or remaining is None or limit <= 0 or remaining < 0:
+            self._missed += not refused
+            if self._missed >= MISSED:
+                self.limit = self.level = math.inf
             return
+        if refused and self._missed >= MISSED:
+            return
+        self._missed = 0 if not refused else self._missed
         own = flight.sent_before[self.unit] + flight.cost[self.unit]
         reset_s = max(reset_s or 0.0, 0.0)
         reading = Reading(flight.sent_at, remaining, flight.sent_at + reset_s, own)
