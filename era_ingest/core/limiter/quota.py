@@ -29,6 +29,10 @@ ASK_S: Final = 1.0
 """After so long without a header, and two requests' refill, one request goes to ask, seconds."""
 STALE_S: Final = 60.0
 """After so long without a header or a request, one goes to ask, whatever the last header said, seconds."""
+LEFT: Final = 0.015
+"""Share of a window worth asking for, when the guess at others' use says that nothing is left."""
+CALM, CAREFUL = 10.0, 40.0
+"""A window is spent no faster than in so many latencies: others do not see sooner what we have spent."""
 EMPTY: Final = 3.0
 """Requests below which a quota may be what refuses."""
 MISSED: Final = 3
@@ -121,7 +125,8 @@ class Quota:
         latency = latency_s or LATENCY_GUESS_S
         level = max(0.0, self.level)
         if self.is_window:
-            return level / max(0.5, (self._ends_at - now) / FRONT, 3 * latency)
+            round_trips = CALM if self._pairs > 1 else CAREFUL
+            return level / max(0.5, (self._ends_at - now) / FRONT, round_trips * latency)
         ahead = AHEAD * latency * min(0.0, self._drift)
         level = min(level, max(self.level + ahead, self._mean_cost))
         if self.refill <= 0:
@@ -209,9 +214,15 @@ class Quota:
             self._ends_at = now + self._width_s
         self.level = min(self.level, self.limit)
 
+    def _heard_left(self) -> float:
+        """Return what the last header left to us, without a guess at what others have used since."""
+        return -math.inf if self._last is None else self._last.remaining - (self._own - self._last.own)
+
     def _wait_for(self, now: float, cost: float) -> float:
         if self.is_window:
-            return max(self._ends_at - now, 0.0) + 0.02
+            worth_asking = self._heard_left() >= max(cost, LEFT * self.limit)
+            ask_at = max(self._heard_at, self._sent_at) + ASK_S if worth_asking else math.inf
+            return max(0.0, min(self._ends_at + 0.02, ask_at) - now)
         if self.refill <= 0:
             return ASK_S
         silent_until = max(self._heard_at, self._sent_at) + max(ASK_S, 2 * cost / self.refill)
