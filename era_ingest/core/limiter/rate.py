@@ -388,7 +388,7 @@ class Rate:
         unit = self.unit
         if self._units.decide():
             self.estimate *= self._books.mean[self.unit] / self._books.mean[unit]
-        self.estimate *= self._sharing.hit(now, self.estimate)
+        self.estimate *= self._sharing.hit(now)
         self.phase = Phase.SHARE
         if not self._sharing.is_on:
             self._measure(now, epoch.rate(self.unit))
