@@ -21,7 +21,7 @@ CALM_S: Final = 40.0
 DOUBLINGS: Final = 4
 ALONE_S: Final = 150.0
 """After so long without a refusal nobody else is there, seconds."""
-SURE: Final = 2.0
+SURE: Final = 1.0
 MOST_VOTES: Final = 4.0
 
 
