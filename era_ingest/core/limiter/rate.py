@@ -127,6 +127,7 @@ class Rate:
         self._probe_at = self._climb_at = math.inf
         self._bound_at = -math.inf
         self._purse = 0.0
+        self._hit_from = math.inf
         self._full_s, self._idle_s, self._sent_at = 0.0, 0.0, 0.0
 
     @property
@@ -175,6 +176,8 @@ class Rate:
         self._purse = min(PURSE, self._purse + REFUSED_SHARE)
         self._note_idle(now)
         self._pacer.spend(now, cost, self.pace, self._most_credit())
+        if self._books.sent.requests >= self._hit_from + TRY:
+            self._suspect(now)
         if self.phase is Phase.SEARCH:
             self._look(now)
         elif self.phase is Phase.PROBE and self.level(now) <= -BEYOND * self._mean:
@@ -401,11 +404,20 @@ class Rate:
     def _vote(self, now: float, epoch: Epoch, *, surprise: bool) -> None:
         """Tell `Sharing` about a refusal: was it due?"""
         if surprise:
+            self._hit_from = math.inf
             self._sharing.vote(now, FALLEN)
         elif epoch.requests >= FEW and self.phase is Phase.PROBE:
             self._sharing.vote(now, DUE)
         elif epoch.requests >= FEW and self.phase is Phase.HOLD:
-            self._sharing.vote(now, HIT)
+            self._hit_from = self._books.sent.requests
+
+    def _suspect(self, now: float) -> None:
+        """Take a refusal while holding for company's, now that it was no sign of a limit that fell."""
+        self._hit_from = math.inf
+        self._sharing.vote(now, HIT)
+        if self._sharing.is_on:
+            self.estimate *= self._sharing.hit(now)
+            self.phase = Phase.SHARE
 
     def _learn_burst(self) -> None:
         """What the very first epoch let in beyond the refill was the bucket's size."""
