@@ -391,7 +391,7 @@ class Rate:
         unit = self.unit
         if self._units.decide():
             self.estimate *= self._books.mean[self.unit] / self._books.mean[unit]
-        self.estimate *= self._sharing.hit(now)
+        self.estimate *= self._sharing.hit(now, self.estimate)
         self.phase = Phase.SHARE
         if not self._sharing.is_on:
             self._measure(now, epoch.rate(self.unit))
@@ -416,7 +416,7 @@ class Rate:
         self._hit_from = math.inf
         self._sharing.vote(now, HIT)
         if self._sharing.is_on:
-            self.estimate *= self._sharing.hit(now)
+            self.estimate *= self._sharing.hit(now, self.estimate)
             self.phase = Phase.SHARE
 
     def _learn_burst(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
 from era_ingest.core.limiter.flight import clamp
@@ -21,6 +22,9 @@ CALM_S: Final = 40.0
 DOUBLINGS: Final = 4
 ALONE_S: Final = 150.0
 """After so long without a refusal nobody else is there, seconds."""
+SAME_HITS: Final = 4
+SAME: Final = 0.05
+"""So many refusals at paces within 5 % of each other are those of a limit that is ours alone."""
 SURE: Final = 1.0
 MOST_VOTES: Final = 4.0
 
@@ -43,6 +47,7 @@ class Sharing:
 
     def __init__(self) -> None:
         self._votes = 0.0
+        self._paces: deque[float] = deque(maxlen=SAME_HITS)
         self._began_at = self._grown_at = self._hit_at = -math.inf
 
     @property
@@ -56,6 +61,7 @@ class Sharing:
         self._votes = clamp(self._votes + weight, 0.0, MOST_VOTES)
         if self.is_on and not was:
             self._began_at = self._hit_at = self._grown_at = now
+            self._paces.clear()
 
     def grow(self, now: float, requests_per_s: float) -> float:
         """Return the factor by which the pace grows at ``now``."""
@@ -67,7 +73,10 @@ class Sharing:
         rate = max(rate, GROW_FIRST * math.exp((self._began_at - now) / SETTLE_S))
         return math.exp(span * rate * 2 ** min(DOUBLINGS, int(calm / CALM_S)))
 
-    def hit(self, now: float) -> float:
-        """Return the factor by which a refusal cuts the pace."""
+    def hit(self, now: float, pace: float) -> float:
+        """Return the factor by which a refusal at ``pace`` cuts it; refused at equal paces, we are alone."""
         self._hit_at = self._grown_at = now
+        self._paces.append(math.log(pace))
+        if len(self._paces) == SAME_HITS and max(self._paces) - min(self._paces) < SAME:
+            self._votes = 0.0
         return CUT
