@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from era_ingest.bench.simulation.client import Machine
-from era_ingest.bench.simulation.limits import HONEST, FixedWindow, InFlightCap, Limit, RetryAfter, TokenBucket, Unit
+from era_ingest.bench.simulation.limits import (
+    HONEST,
+    FixedWindow,
+    InFlightCap,
+    Limit,
+    RetryAfter,
+    TokenBucket,
+    Unit,
+)
 from era_ingest.bench.simulation.scenario import Outcome, Scenario, Tokens
 from era_ingest.bench.simulation.servers import Batching, Outage, Server, Service, Workers
 from era_ingest.core.limiter.contract import FailureKind
@@ -64,6 +72,7 @@ def between(rng: Random, low: float, high: float) -> float:
 
 
 def draw_machine(rng: Random) -> Machine:
+    """Return a client whose network takes 0.5 to 20 ms there and back."""
     return Machine(trip_s=between(rng, 0.0005, 0.02))
 
 
@@ -103,7 +112,9 @@ def changing_workers(rng: Random) -> Scenario:
 def one_worker(rng: Random) -> Scenario:
     """Return Ollama's default: one request at a time."""
     service = Service(between(rng, 0.05, 2.5), rng.uniform(0.02, 0.2))
-    return Scenario("one", lambda r: Server(Workers(((0.0, 1),), service, r)), service, machine=draw_machine(rng))
+    return Scenario(
+        "one", lambda r: Server(Workers(((0.0, 1),), service, r)), service, machine=draw_machine(rng)
+    )
 
 
 def gpu(rng: Random) -> Scenario:
@@ -164,7 +175,9 @@ def _behind_limit(
     def build(r: Random) -> Server:
         return Server(Workers(((0.0, PLENTY),), service, r), (make(),))
 
-    return Scenario(name, build, service, machine=draw_machine(rng), clients=clients, tokens=Tokens(500.0, spread))
+    return Scenario(
+        name, build, service, machine=draw_machine(rng), clients=clients, tokens=Tokens(500.0, spread)
+    )
 
 
 def with_headers(clients: int) -> Callable[[Random], Scenario]:
@@ -277,7 +290,9 @@ def outage(rng: Random) -> Scenario:
     def build(r: Random) -> Server:
         return Server(Workers(((0.0, count),), service, r), outages=(Outage(start, start + 30, kind),))
 
-    return Scenario("outage", build, service, machine=draw_machine(rng), changes=(start + 30,), duration_s=240)
+    return Scenario(
+        "outage", build, service, machine=draw_machine(rng), changes=(start + 30,), duration_s=240
+    )
 
 
 def heavy_tail(rng: Random) -> Scenario:

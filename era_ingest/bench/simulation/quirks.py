@@ -41,7 +41,8 @@ class Proxy:
 
     def hand_on(self, now: float, hints: ServerHints, *, refused: bool) -> ServerHints:
         """Return what arrives of the headers of a reply sent at ``now`` seconds."""
-        bare = ServerHints(retry_after_s=hints.retry_after_s)
+        if self.quirk is (Quirk.NOT_ON_REFUSALS if refused else Quirk.ONLY_ON_REFUSALS):
+            return ServerHints(retry_after_s=hints.retry_after_s)
         match self.quirk:
             case Quirk.ROUNDED:
                 return replace(
@@ -53,10 +54,6 @@ class Proxy:
                 if now > self._kept_at + STALE_S:
                     self._kept, self._kept_at = hints, now
                 return replace(self._kept, retry_after_s=hints.retry_after_s)
-            case Quirk.NOT_ON_REFUSALS if refused:
-                return bare
-            case Quirk.ONLY_ON_REFUSALS if not refused:
-                return bare
             case Quirk.NONSENSE:
                 return ServerHints(-1.0, 0.0, -1.0, -1.0, -3.0, -1.0, hints.retry_after_s)
             case Quirk.NO_RESET:

@@ -234,8 +234,10 @@ class Rate:
         epoch = mark.since(self._anchor.mark)
         bracket.passed((epoch.accepted[self.unit] - BEYOND * self._mean) / epoch.span_s)
         tried = self._books.sent.requests - self._tried_from
-        if bracket.is_narrow or (bracket.is_close and tried >= TRY_CLOSE):
+        if bracket.is_narrow:
             self._measure(now, bracket.low)
+        elif bracket.is_close and tried >= TRY_CLOSE:
+            self._measure(now, max(bracket.low, (1 - SLACK) * self.estimate))
         elif tried >= TRY and not bracket.is_close:
             bracket.passed(PASSED * self.estimate)
             if bracket.high == math.inf:

@@ -87,7 +87,11 @@ class Refusals:
         lasted = turn - self._drought.since
         if self.window is not None:
             self.window.on_turned(turn)
-        elif turn >= self._no_window_until and lasted > WINDOW_RETRY_S and lasted * self._pace_before > WINDOW_SPANS:
+        elif (
+            turn >= self._no_window_until
+            and lasted > WINDOW_RETRY_S
+            and lasted * self._pace_before > WINDOW_SPANS
+        ):
             self._begin_window(turn, turn)
 
     def on_refused(self, now: float, flight: Flight, retry_after_s: float | None) -> float:
@@ -126,12 +130,12 @@ class Refusals:
         if long and retry_after_s is not None and retry_after_s * self._pace_before > WINDOW_SPANS:
             self._begin_window(now, now + retry_after_s)
             return retry_after_s
-        if self.rate.phase is Phase.OFF and self._may_be_cap(now, flight, mark, retry_after_s):
+        if self.rate.phase is Phase.OFF and self._may_be_cap(now, flight, retry_after_s):
             return retry_after_s or 0.0
         self.rate.on_refused(now, mark)
         return self._pause(now, retry_after_s)
 
-    def _may_be_cap(self, now: float, flight: Flight, mark: Mark, retry_after_s: float | None) -> bool:
+    def _may_be_cap(self, now: float, flight: Flight, retry_after_s: float | None) -> bool:
         if self.cap.is_suspected:
             return self.cap.on_refused(now, flight)
         if flight.in_flight <= 1 or now < self.cap.discredited_until:
