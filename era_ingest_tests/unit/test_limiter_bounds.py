@@ -58,15 +58,13 @@ def test_the_pacer_neither_bursts_nor_lags() -> None:
 
 def test_refusals_of_large_requests_speak_for_tokens() -> None:
     """A bucket of tokens refuses in proportion to size; small ones speak for requests again."""
-    units = UnitChooser()
-    for _ in range(4):
-        units.note_refused(1.5)
-    assert units.decide()
-    assert units.unit is Unit.TOKENS
-    for _ in range(8):
-        units.note_refused(0.7)
-    assert units.decide()
-    assert units.unit is Unit.REQUESTS
+    units, chosen = UnitChooser(), []
+    for size, times in ((1.5, 4), (0.7, 8)):
+        for _ in range(times):
+            units.note_refused(size)
+        assert units.decide()
+        chosen.append(units.unit)
+    assert chosen == [Unit.TOKENS, Unit.REQUESTS]
 
 
 def shown(remaining: float) -> ServerHints:
