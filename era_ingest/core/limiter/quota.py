@@ -62,7 +62,8 @@ class Quota:
 
     Formula. ``level = remaining - own sends since + drift``, where drift (refill less other clients' use) is
     learned from pairs of headers. A window (its end stays where it is) is spent at ``8 * level / time left``,
-    at most a third of the level a latency;
+    at most a tenth of the level a latency (a fortieth until two pairs of headers were seen): eight clients
+    that begin together must not be faster than their headers;
     a bucket refills at ``r = (limit - remaining) / reset`` and is spent at ``r * level / reserve`` with
     ``reserve = max(10 % of the limit, 3 r latency, two requests)``, at most half the limit. The level is thus
     a price that every client reads alike: shares come out equal without a word, and the bucket never runs
@@ -70,7 +71,10 @@ class Quota:
 
     State. The level and its time, the learned refill or window's end, a score of which of the two it is.
 
-    A header is believed for 60 s: then one request goes to ask again, whatever reset it named.
+    A header is believed for 60 s: then one request goes to ask again, whatever reset it named. When only the
+    guess at others' use says that a window is empty, one asks each second. A refusal is this quota's if less
+    than 10 % of it, or three requests, is left; others are for `Refusals` to learn from. After three good
+    replies without headers those of refusals are not believed: nobody would correct them.
 
     Defaults. Alone (drift above 0.9 r) the reserve is 4 %. Negative or missing figures are no information.
 
