@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from era_ingest.core.limiter.bracket import Bounds, Bracket, Stand
 from era_ingest.core.limiter.flight import Flight, Unit, clamp
 from era_ingest.core.limiter.pacer import Pacer
+from era_ingest.core.limiter.probing import GAIN, Probing
 from era_ingest.core.limiter.sharing import Sharing
 from era_ingest.core.limiter.spending import Mark
 from era_ingest.core.limiter.units import UnitChooser
@@ -19,23 +20,6 @@ if TYPE_CHECKING:
 
 HOLD: Final = 0.99
 """Share of the learned limit to pace at between probes."""
-GAIN: Final = 0.25
-LEAST_GAIN: Final = 0.03
-"""How far above the learned limit a probe goes, and how steep a climb is."""
-TINY: Final = 3.0
-"""Requests below which a bucket holds too few to be asked for much more at once."""
-REFUSED_SHARE: Final = 0.008
-"""Share of requests that may be refused; each request earns so much of a refusal."""
-PURSE: Final = 8.0
-"""Most refusals saved up, or owed."""
-PROBE_EVERY: Final = 48.0
-"""A probe comes each 48 / sqrt(requests a second) seconds: it is worth more where the rate is higher."""
-PROBE_SOONEST_S: Final = 5.0
-PROBE_LATEST_S: Final = 60.0
-PROBE_LATENCIES: Final = 4.0
-"""No sooner than so many latencies: what a probe finds is of no use before."""
-IN_CREDIT: Final = 0.7
-"""... times so much while less was refused than earned."""
 HEADROOM_S: Final = 0.4
 """Refill that the first proof leaves to the bucket, seconds of the new estimate."""
 FEW: Final = 8
@@ -97,9 +81,8 @@ class Rate:
     went through than the estimate allows. The first such proof raises it by 6 %, a second begins a *climb*:
     x1.25 a step until refused, then a search below. *Share*: others use the quota too (see `Sharing`).
 
-    Defaults. A probe comes each 34 / sqrt(rate) seconds (5 to 60), and more rarely while more than 0.8 % of
-    the requests were refused. Its gain halves, down to 3 %, while it is refused at once and learns nothing: a
-    bucket of one or two requests cannot be asked for more. ``unit`` is the steadier of requests and tokens.
+    Defaults. ``unit`` is the steadier of requests and tokens (see `UnitChooser`); how often and how far it
+    probes, see `Probing`.
 
     Weak spots. A limit of a few requests a minute has too few requests to learn from. Other users of the
     quota look like a limit that moves.
@@ -114,19 +97,18 @@ class Rate:
         self.estimate = 0.0
         self.latency_s = 0.3
         self.refusal_s = 0.05
-        self._uniform, self._books, self._units = uniform, spending, UnitChooser()
+        self._books, self._units, self._probing = spending, UnitChooser(), Probing(uniform)
         self._sharing, self._pacer, self._bracket = Sharing(), Pacer(), Bracket()
         self._anchor: Stand | None = None
         self._last: Stand | None = None
         self._known = 0.0
         self._is_measured = False
-        self._gain, self._proofs, self._tries, self._tried_from = GAIN, 0, 0, 0.0
+        self._proofs, self._tries, self._tried_from = 0, 0, 0.0
         self._offset = 0.0
         self._burst = 0.0
         self._first: Epoch | None = None
         self._probe_at = self._climb_at = math.inf
         self._bound_at = -math.inf
-        self._purse = 0.0
         self._hit_from = math.inf
         self._full_s, self._idle_s, self._sent_at = 0.0, 0.0, 0.0
 
@@ -140,7 +122,7 @@ class Rate:
         """Units a second; infinity while no quota is known."""
         if self.phase is Phase.OFF:
             return math.inf
-        return self.estimate * {Phase.PROBE: 1 + self._gain, Phase.HOLD: HOLD}.get(self.phase, 1.0)
+        return self.estimate * {Phase.PROBE: 1 + self._probing.gain, Phase.HOLD: HOLD}.get(self.phase, 1.0)
 
     @property
     def is_sure(self) -> bool:
@@ -173,7 +155,7 @@ class Rate:
         """Spend pace; notice when more went through than the estimate allows."""
         if self.phase is Phase.OFF:
             return
-        self._purse = min(PURSE, self._purse + REFUSED_SHARE)
+        self._probing.on_send()
         self._note_idle(now)
         self._pacer.spend(now, cost, self.pace, self._most_credit())
         if self._books.sent.requests >= self._hit_from + TRY:
@@ -270,11 +252,7 @@ class Rate:
     # ---- asking for more
 
     def _plan_probe(self, now: float) -> None:
-        per_s = self.estimate / self._mean
-        period = PROBE_EVERY / math.sqrt(per_s)
-        period = max(period, 1 / (REFUSED_SHARE * per_s)) if self._purse < 0 else IN_CREDIT * period
-        period = clamp(period, max(PROBE_SOONEST_S, PROBE_LATENCIES * self.latency_s), PROBE_LATEST_S)
-        self._probe_at = now + period * (0.75 + 0.5 * self._uniform())
+        self._probe_at = now + self._probing.period_s(self.estimate / self._mean, self.latency_s)
 
     def _ask_for_more(self, now: float) -> None:
         self.phase, self._proofs = Phase.PROBE, 0
@@ -282,12 +260,12 @@ class Rate:
 
     def _raise(self, now: float) -> None:
         self._proofs += 1
-        self._gain = min(2 * self._gain, GAIN)
+        self._probing.adapt(is_lost=False, burst_requests=math.inf)
         if self._proofs == 1:
             self.estimate *= SOFT
             self._offset += max(0.0, self.level(now) - HEADROOM_S * self.estimate)
             return
-        self.estimate *= 1 + self._gain
+        self.estimate *= 1 + self._probing.gain
         self._begin_climb(now)
 
     def _begin_climb(self, now: float) -> None:
@@ -316,7 +294,7 @@ class Rate:
 
     def on_returned(self, flight: Flight) -> None:
         """Note any refusal: what it cost, how large it was, and that the bucket was not full then."""
-        self._purse = max(-PURSE, self._purse - 1)
+        self._probing.on_refused()
         self._units.note_refused(flight.cost.tokens / max(self._books.mean.tokens, 1e-9))
         if flight.sent_at == self._sent_at:
             self._full_s, self._idle_s = self._full_s - self._idle_s, 0.0
@@ -382,8 +360,7 @@ class Rate:
         was = self._known
         proved = max(latest.low, bounds.low)
         if self.phase is Phase.PROBE:
-            is_lost = proved <= was and self._burst < TINY * self._mean
-            self._gain = clamp(self._gain * (0.5 if is_lost else 2), LEAST_GAIN, GAIN)
+            self._probing.adapt(is_lost=proved <= was, burst_requests=self._burst / self._mean)
             self._measure(now, max(was, proved))
         else:
             self._measure(now, max(min(was, latest.high), proved))
