@@ -236,7 +236,7 @@ def sharing(clients: int) -> Callable[[Random], Scenario]:
     alone = bucket(clients=clients, rates=(16, 60))
 
     def draw(rng: Random) -> Scenario:
-        return replace(alone(rng), database_s=_between(rng, 0.001, 0.03))
+        return replace(alone(rng), database_s=between(rng, 0.001, 0.03))
 
     return draw
 

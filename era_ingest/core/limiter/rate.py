@@ -290,6 +290,7 @@ class Rate:
 
     def adopt(self, now: float, estimate: float) -> None:
         """Pace at an estimate from elsewhere and measure anew."""
+        self._sent_at = now
         self._search(now, self._stand(Mark(now, self._books.accepted)), Bracket(), estimate)
 
     def on_returned(self, flight: Flight) -> None:
