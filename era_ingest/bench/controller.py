@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from era_ingest.bench.simulation.families import ALONE, FAMILIES, RANDOM_P95, Bar, Family
 from era_ingest.bench.simulation.scenario import Outcome, run_scenario
+from era_ingest.bench.simulation.wider import WIDER
 from era_ingest.core.limiter.adaptive import AdaptiveLimiter
 from era_ingest.core.limiter.aimd import Aimd
 from era_ingest.core.limiter.fixed import FixedLimiter
@@ -69,8 +70,10 @@ class Row:
 
 
 def find_families(wanted: Sequence[str]) -> tuple[Family, ...]:
-    """Return the families whose name holds one of these texts; all if there are none."""
-    return tuple(family for family in FAMILIES if not wanted or any(text in family.name for text in wanted))
+    """Return the families whose name holds one of these texts; the table's if there are none."""
+    if not wanted:
+        return FAMILIES
+    return tuple(family for family in FAMILIES + WIDER if any(text in family.name for text in wanted))
 
 
 def run_family(family: Family, make: MakeLimiter, seeds: Iterable[int]) -> tuple[Outcome, ...]:

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from era_ingest.bench.simulation.client import Machine
-from era_ingest.bench.simulation.limits import FixedWindow, InFlightCap, Limit, RetryAfter, TokenBucket, Unit
+from era_ingest.bench.simulation.limits import (
+    HONEST,
+    FixedWindow,
+    InFlightCap,
+    Limit,
+    RetryAfter,
+    TokenBucket,
+    Unit,
+)
 from era_ingest.bench.simulation.scenario import Outcome, Scenario, Tokens
 from era_ingest.bench.simulation.servers import Batching, Outage, Server, Service, Workers
 from era_ingest.core.limiter.contract import FailureKind
@@ -58,19 +66,20 @@ class Family:
         return self.bar.p95 if self.bar.p95 < math.inf else RANDOM_P95
 
 
-def _between(rng: Random, low: float, high: float) -> float:
+def between(rng: Random, low: float, high: float) -> float:
     """Return a value whose logarithm is uniform."""
     return low * math.exp(rng.random() * math.log(high / low))
 
 
-def _trip(rng: Random) -> Machine:
-    return Machine(trip_s=_between(rng, 0.0005, 0.02))
+def draw_machine(rng: Random) -> Machine:
+    """Return a client whose network takes 0.5 to 20 ms there and back."""
+    return Machine(trip_s=between(rng, 0.0005, 0.02))
 
 
 def _workers(rng: Random, *, per_s: tuple[float, float] = (40, 200)) -> tuple[int, Service]:
     """Draw a number of workers and a service time with so many requests a second."""
-    mean = _between(rng, 0.05, 0.8)
-    count = max(6, round(_between(rng, *per_s) * mean))
+    mean = between(rng, 0.05, 0.8)
+    count = max(6, round(between(rng, *per_s) * mean))
     return count, Service(mean, rng.uniform(0.03, 0.3))
 
 
@@ -81,7 +90,7 @@ def many_workers(rng: Random) -> Scenario:
         "workers",
         lambda r: Server(Workers(((0.0, count),), service, r)),
         service,
-        machine=_trip(rng),
+        machine=draw_machine(rng),
         duration_s=200,
     )
 
@@ -94,7 +103,7 @@ def changing_workers(rng: Random) -> Scenario:
         "workers change",
         lambda r: Server(Workers(steps, service, r)),
         service,
-        machine=_trip(rng),
+        machine=draw_machine(rng),
         duration_s=240,
         changes=(80.0, 160.0),
     )
@@ -102,19 +111,21 @@ def changing_workers(rng: Random) -> Scenario:
 
 def one_worker(rng: Random) -> Scenario:
     """Return Ollama's default: one request at a time."""
-    service = Service(_between(rng, 0.05, 2.5), rng.uniform(0.02, 0.2))
-    return Scenario("one", lambda r: Server(Workers(((0.0, 1),), service, r)), service, machine=_trip(rng))
+    service = Service(between(rng, 0.05, 2.5), rng.uniform(0.02, 0.2))
+    return Scenario(
+        "one", lambda r: Server(Workers(((0.0, 1),), service, r)), service, machine=draw_machine(rng)
+    )
 
 
 def gpu(rng: Random) -> Scenario:
     """Return a GPU that takes whatever waits as one batch."""
-    base, most = _between(rng, 0.02, 0.08), rng.choice((16, 24, 32))
+    base, most = between(rng, 0.02, 0.08), rng.choice((16, 24, 32))
     each = base / rng.uniform(7, 13)
     return Scenario(
         "gpu",
         lambda _: Server(Batching(base, each, most)),
         Service(base + each, 0.0),
-        machine=_trip(rng),
+        machine=draw_machine(rng),
         duration_s=120,
     )
 
@@ -133,38 +144,40 @@ def fast_local(rng: Random) -> Scenario:
 
 def slow_wide(rng: Random) -> Scenario:
     """Return a server that takes seconds and serves hundreds at once."""
-    count, service = round(_between(rng, 120, 420)), Service(_between(rng, 2.0, 3.0), rng.uniform(0.03, 0.25))
+    count, service = round(between(rng, 120, 420)), Service(between(rng, 2.0, 3.0), rng.uniform(0.03, 0.25))
     return Scenario(
         "slow wide",
         lambda r: Server(Workers(((0.0, count),), service, r)),
         service,
-        machine=_trip(rng),
+        machine=draw_machine(rng),
         changes=(0.0,),
     )
 
 
 def slow_limited(rng: Random) -> Scenario:
     """Return a server that takes seconds, takes any number, and refuses above a rate."""
-    service = Service(_between(rng, 2.0, 3.0), rng.uniform(0.03, 0.25))
-    rate = _between(rng, 30, 80)
+    service = Service(between(rng, 2.0, 3.0), rng.uniform(0.03, 0.25))
+    rate = between(rng, 30, 80)
     burst = rate * rng.uniform(0.5, 4)
-    hint = rng.choice(tuple(RetryAfter))
+    hint = rng.choice(HONEST)
 
     def build(r: Random) -> Server:
         return Server(Workers(((0.0, PLENTY),), service, r), (TokenBucket(((0.0, rate),), burst, hint=hint),))
 
-    return Scenario("slow limited", build, service, machine=_trip(rng), changes=(0.0,))
+    return Scenario("slow limited", build, service, machine=draw_machine(rng), changes=(0.0,))
 
 
 def _behind_limit(
     rng: Random, name: str, make: Callable[[], Limit], *, clients: int = 1, spread: float = 0.0
 ) -> Scenario:
-    service = Service(_between(rng, 0.05, 0.6), rng.uniform(0.03, 0.3))
+    service = Service(between(rng, 0.05, 0.6), rng.uniform(0.03, 0.3))
 
     def build(r: Random) -> Server:
         return Server(Workers(((0.0, PLENTY),), service, r), (make(),))
 
-    return Scenario(name, build, service, machine=_trip(rng), clients=clients, tokens=Tokens(500.0, spread))
+    return Scenario(
+        name, build, service, machine=draw_machine(rng), clients=clients, tokens=Tokens(500.0, spread)
+    )
 
 
 def with_headers(clients: int) -> Callable[[Random], Scenario]:
@@ -175,7 +188,7 @@ def with_headers(clients: int) -> Callable[[Random], Scenario]:
         per = 500.0 if unit == "tokens" else 1.0
         spread = rng.choice((0.0, 0.5))
         if rng.random() < WINDOWS:
-            limit, phase = _between(rng, 600, 4000) * per, rng.uniform(0, 60)
+            limit, phase = between(rng, 600, 4000) * per, rng.uniform(0, 60)
             return _behind_limit(
                 rng,
                 f"window {unit}",
@@ -183,7 +196,7 @@ def with_headers(clients: int) -> Callable[[Random], Scenario]:
                 clients=clients,
                 spread=spread,
             )
-        rate = _between(rng, 10, 60)
+        rate = between(rng, 10, 60)
         burst = rate * rng.choice((60.0,) if clients > 1 else (2.0, 10.0, 60.0))
         return _behind_limit(
             rng,
@@ -204,9 +217,9 @@ def bucket(
     def draw(rng: Random) -> Scenario:
         unit: Unit = "requests" if punishing else rng.choice(("requests", "requests", "tokens"))
         per = 500.0 if unit == "tokens" else 1.0
-        rate = _between(rng, *rates)
-        burst = max(3.0, rate * _between(rng, 0.3, 5))
-        hint = rng.choice(tuple(RetryAfter))
+        rate = between(rng, *rates)
+        burst = max(3.0, rate * between(rng, 0.3, 5))
+        hint = rng.choice(HONEST)
         return _behind_limit(
             rng,
             f"{unit} {hint}",
@@ -223,7 +236,7 @@ def sharing(clients: int) -> Callable[[Random], Scenario]:
     alone = bucket(clients=clients, rates=(16, 60))
 
     def draw(rng: Random) -> Scenario:
-        return replace(alone(rng), database_s=_between(rng, 0.001, 0.03))
+        return replace(alone(rng), database_s=between(rng, 0.001, 0.03))
 
     return draw
 
@@ -232,7 +245,7 @@ def fixed_window(hint: RetryAfter) -> Callable[[Random], Scenario]:
     """Return a drawer of fixed windows without headers."""
 
     def draw(rng: Random) -> Scenario:
-        limit, phase = round(_between(rng, 300, 2000)), rng.uniform(0, 60)
+        limit, phase = round(between(rng, 300, 2000)), rng.uniform(0, 60)
         return _behind_limit(rng, "window", lambda: FixedWindow(limit, 60.0, phase, hint=hint))
 
     return draw
@@ -242,13 +255,13 @@ def hard_cap(hint: RetryAfter) -> Callable[[Random], Scenario]:
     """Return a drawer of servers that refuse above so many in flight."""
 
     def draw(rng: Random) -> Scenario:
-        cap, service = round(_between(rng, 8, 60)), Service(_between(rng, 0.08, 0.5), rng.uniform(0.03, 0.2))
+        cap, service = round(between(rng, 8, 60)), Service(between(rng, 0.08, 0.5), rng.uniform(0.03, 0.2))
 
         def build(r: Random) -> Server:
             return Server(Workers(((0.0, PLENTY),), service, r), (InFlightCap(cap, hint),))
 
         return Scenario(
-            "cap", build, service, machine=Machine(trip_s=_between(rng, 0.0005, 0.005)), changes=(0.0,)
+            "cap", build, service, machine=Machine(trip_s=between(rng, 0.0005, 0.005)), changes=(0.0,)
         )
 
     return draw
@@ -256,16 +269,16 @@ def hard_cap(hint: RetryAfter) -> Callable[[Random], Scenario]:
 
 def changing_rate(rng: Random) -> Scenario:
     """Return a quota that halves and later triples, without headers."""
-    rate = _between(rng, 16, 60)
+    rate = between(rng, 16, 60)
     steps = ((0.0, rate), (100.0, rate / 2), (200.0, rate * 1.5))
-    burst = rate * _between(rng, 0.3, 3)
-    hint = rng.choice(tuple(RetryAfter))
-    service = Service(_between(rng, 0.05, 0.6), rng.uniform(0.03, 0.3))
+    burst = rate * between(rng, 0.3, 3)
+    hint = rng.choice(HONEST)
+    service = Service(between(rng, 0.05, 0.6), rng.uniform(0.03, 0.3))
 
     def build(r: Random) -> Server:
         return Server(Workers(((0.0, PLENTY),), service, r), (TokenBucket(steps, burst, hint=hint),))
 
-    return Scenario("rate changes", build, service, machine=_trip(rng), changes=(100.0, 200.0))
+    return Scenario("rate changes", build, service, machine=draw_machine(rng), changes=(100.0, 200.0))
 
 
 def outage(rng: Random) -> Scenario:
@@ -281,7 +294,9 @@ def outage(rng: Random) -> Scenario:
             Workers(((0.0, count),), service, r), outages=(Outage(start, start + 30, kind, after_s),)
         )
 
-    return Scenario("outage", build, service, machine=_trip(rng), changes=(start + 30,), duration_s=240)
+    return Scenario(
+        "outage", build, service, machine=draw_machine(rng), changes=(start + 30,), duration_s=240
+    )
 
 
 def heavy_tail(rng: Random) -> Scenario:
@@ -289,7 +304,7 @@ def heavy_tail(rng: Random) -> Scenario:
     count, plain = _workers(rng, per_s=(40, 150))
     service = Service(plain.mean_s, rng.uniform(0.3, 0.5), stragglers=0.02, straggle=rng.uniform(5, 15))
     return Scenario(
-        "tail", lambda r: Server(Workers(((0.0, count),), service, r)), service, machine=_trip(rng)
+        "tail", lambda r: Server(Workers(((0.0, count),), service, r)), service, machine=draw_machine(rng)
     )
 
 

@@ -41,13 +41,29 @@ class RetryAfter(StrEnum):
     """Decimal seconds until the request would fit."""
     SECONDS = "seconds"
     """Whole seconds, rounded up, at least 1, as most servers send it."""
+    LONG = "long"
+    """Ten times as long as need be, in whole seconds."""
+    SHORT = "short"
+    """A tenth of what it should be: too soon every time."""
+
+
+HONEST = (RetryAfter.NONE, RetryAfter.EXACT, RetryAfter.SECONDS)
+"""What servers usually say: nothing, or the truth."""
 
 
 def retry_after(style: RetryAfter, wait_s: float) -> float | None:
     """Return what a server of this style writes for a wait of ``wait_s``."""
-    if style is RetryAfter.NONE:
-        return None
-    return wait_s if style is RetryAfter.EXACT else max(1.0, math.ceil(wait_s))
+    match style:
+        case RetryAfter.NONE:
+            return None
+        case RetryAfter.EXACT:
+            return wait_s
+        case RetryAfter.SECONDS:
+            return max(1.0, math.ceil(wait_s))
+        case RetryAfter.LONG:
+            return max(1.0, math.ceil(10 * wait_s))
+        case RetryAfter.SHORT:
+            return 0.1 * wait_s
 
 
 @dataclass(frozen=True, slots=True)

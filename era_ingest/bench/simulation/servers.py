@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from era_ingest.bench.simulation.limits import InFlightCap, Limit, Steps, retry_after, value_at
+from era_ingest.bench.simulation.quirks import Proxy
 from era_ingest.core.limiter.contract import NO_HINTS, FailureKind, ServerHints
 
 if TYPE_CHECKING:
@@ -159,12 +160,14 @@ class Server:
         limits: All must let a request in.
         outages: When nothing works.
         refusal_s: Time that a refusal takes.
+        proxy: What stands before it and hands its headers on.
     """
 
     backend: Backend
     limits: tuple[Limit, ...] = ()
     outages: tuple[Outage, ...] = ()
     refusal_s: float = 0.003
+    proxy: Proxy = field(default_factory=Proxy)
 
     def receive(self, world: Agenda, tokens: float, answer: Callable[[Answer], None]) -> None:
         """Take one request in, or turn it away."""
@@ -180,7 +183,7 @@ class Server:
             return
         for limit, cost in zip(self.limits, costs, strict=True):
             limit.take(now, cost)
-        served = Answer(None, self._hints(now, None))
+        served = Answer(None, self.proxy.hand_on(now, self._hints(now, None), refused=False))
 
         def done() -> None:
             for limit in self.limits:
@@ -203,7 +206,8 @@ class Server:
             retry_after(limit.hint, wait) for limit, wait in zip(self.limits, waits, strict=True) if wait
         ]
         told = [hint for hint in hints if hint is not None]
-        refused = Answer(FailureKind.RATE_LIMITED, self._hints(world.now, max(told) if told else None))
+        hints_sent = self._hints(world.now, max(told) if told else None)
+        refused = Answer(FailureKind.RATE_LIMITED, self.proxy.hand_on(world.now, hints_sent, refused=True))
         world.at(world.now + self.refusal_s, lambda: answer(refused))
 
     def _hints(self, now: float, wait: float | None) -> ServerHints:

@@ -128,14 +128,14 @@ class AdaptiveLimiter:
         if self.breaker.on_answer(flight.sent_at):
             self.pipe.resume(now, self._level_before)
 
-    def _read(self, now: float, flight: Flight, hints: ServerHints) -> None:
+    def _read(self, now: float, flight: Flight, hints: ServerHints, *, refused: bool = False) -> None:
         for quota in self.quotas:
-            quota.on_hints(now, flight, hints)
+            quota.on_hints(now, flight, hints, refused=refused)
 
     def _refused(self, now: float, flight: Flight, hints: ServerHints) -> None:
-        self._read(now, flight, hints)
+        self._read(now, flight, hints, refused=True)
         retry_after_s = _bounded(hints)
-        if any(quota.is_known for quota in self.quotas):
+        if any(quota.explains() for quota in self.quotas):
             self.refusals.books.on_returned(flight)
             for quota in self.quotas:
                 quota.on_refused()

@@ -6,7 +6,7 @@ import math
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from era_ingest.core.limiter.flight import REFUSAL_GUESS_S
+from era_ingest.core.limiter.flight import LATENCY_GUESS_S, REFUSAL_GUESS_S
 
 if TYPE_CHECKING:
     from era_ingest.core.limiter.flight import Flight
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 RAISE_FIRST_S: Final = 5.0
 RAISE_SHARE: Final = 1 / 16
 RAISE_MOST_S: Final = 120.0
-VOTES: Final = 3
+VOTES: Final = 1
 VOTES_WITHIN_S: Final = 60.0
 SURELY_BELOW: Final = 0.75
 """A refusal at less than this share of the cap cannot come from a cap."""
@@ -49,7 +49,7 @@ class Cap:
     State. The cap (infinite: none), the doubt about it, the next attempt to raise it.
 
     Defaults. Refusals a little below the cap lower it (requests on the wire are counted by us, not by the
-    server); more than 3 of them within a minute, or one below 0.75 of it, refute it.
+    server); more of them within a minute than may be on the wire, and one, or one below 0.75 of it, refute it.
 
     Weak spot. A quota just below what the cap lets through looks like a cap until its refusals refute it.
     """
@@ -64,6 +64,7 @@ class Cap:
         self._set_at = -math.inf
         self._votes, self._votes_since = 0, 0.0
         self._deadline = 0.0
+        self._latency_s = LATENCY_GUESS_S
         self._raise_at, self._raise_wait_s, self._raise_step = math.inf, RAISE_FIRST_S, 1
 
     @property
@@ -104,6 +105,7 @@ class Cap:
 
     def on_success(self, now: float, flight: Flight, latency_s: float) -> None:
         """Note a reply: a place is free, and perhaps the cap is higher than thought."""
+        self._latency_s = latency_s
         if self.doubt is Doubt.WAITING:
             self.doubt = Doubt.READY
         if not self.is_suspected:
@@ -127,7 +129,7 @@ class Cap:
             self._votes, self._votes_since = 0, now
         self._votes += 1
         sure = self.doubt is Doubt.TESTING or flight.in_flight < SURELY_BELOW * self.limit
-        if sure or self._votes > VOTES:
+        if sure or self._votes > VOTES + int(self._refused_load * self.refusal_s / self._latency_s):
             self.clear()
             return False
         self.limit = max(1, flight.in_flight - 1)

@@ -269,7 +269,11 @@ class CommonRate:
         self.epochs = [*self.epochs, epoch][-MOST_EPOCHS:]
         chooser = UnitChooser()
         chooser.unit = self.unit
+        whole = Epoch(
+            sum(one.span_s for one in self.epochs),
+            Spend(*(sum(one.accepted[unit] for one in self.epochs) for unit in Unit)),
+        )
         for one in self.epochs:
-            chooser.note(one)
+            chooser.note(one, whole)
         chooser.decide()
         self.unit = chooser.unit

@@ -29,6 +29,14 @@ ASK_S: Final = 1.0
 """After so long without a header, and two requests' refill, one request goes to ask, seconds."""
 STALE_S: Final = 60.0
 """After so long without a header or a request, one goes to ask, whatever the last header said, seconds."""
+LEFT: Final = 0.015
+"""Share of a window worth asking for, when the guess at others' use says that nothing is left."""
+CALM, CAREFUL = 10.0, 40.0
+"""A window is spent no faster than in so many latencies: others do not see sooner what we have spent."""
+EMPTY: Final = 3.0
+"""Requests below which a quota may be what refuses."""
+MISSED: Final = 3
+"""Good replies in a row without headers after which those of refusals are not believed."""
 CATCH_UP_S: Final = 0.05
 """How much lateness of the sender is made up for, seconds."""
 
@@ -54,7 +62,8 @@ class Quota:
 
     Formula. ``level = remaining - own sends since + drift``, where drift (refill less other clients' use) is
     learned from pairs of headers. A window (its end stays where it is) is spent at ``8 * level / time left``,
-    at most a third of the level a latency;
+    at most a tenth of the level a latency (a fortieth until two pairs of headers were seen): eight clients
+    that begin together must not be faster than their headers;
     a bucket refills at ``r = (limit - remaining) / reset`` and is spent at ``r * level / reserve`` with
     ``reserve = max(10 % of the limit, 3 r latency, two requests)``, at most half the limit. The level is thus
     a price that every client reads alike: shares come out equal without a word, and the bucket never runs
@@ -62,7 +71,10 @@ class Quota:
 
     State. The level and its time, the learned refill or window's end, a score of which of the two it is.
 
-    A header is believed for 60 s: then one request goes to ask again, whatever reset it named.
+    A header is believed for 60 s: then one request goes to ask again, whatever reset it named. When only the
+    guess at others' use says that a window is empty, one asks each second. A refusal is this quota's if less
+    than 10 % of it, or three requests, is left; others are for `Refusals` to learn from. After three good
+    replies without headers those of refusals are not believed: nobody would correct them.
 
     Defaults. Alone (drift above 0.9 r) the reserve is 4 %. Negative or missing figures are no information.
 
@@ -87,6 +99,7 @@ class Quota:
         self._last: Reading | None = None
         self._pair: Reading | None = None
         self._pairs = 0
+        self._missed = 0
 
     @property
     def is_known(self) -> bool:
@@ -116,7 +129,8 @@ class Quota:
         latency = latency_s or LATENCY_GUESS_S
         level = max(0.0, self.level)
         if self.is_window:
-            return level / max(0.5, (self._ends_at - now) / FRONT, 3 * latency)
+            round_trips = CALM if self._pairs > 1 else CAREFUL
+            return level / max(0.5, (self._ends_at - now) / FRONT, round_trips * latency)
         ahead = AHEAD * latency * min(0.0, self._drift)
         level = min(level, max(self.level + ahead, self._mean_cost))
         if self.refill <= 0:
@@ -139,16 +153,26 @@ class Quota:
             self._next_at = max(now - CATCH_UP_S, self._next_at) + cost / pace
         self.level -= cost
 
+    def explains(self) -> bool:
+        """Return whether a refusal may be this quota's: little is left of it, as far as known."""
+        return self.is_known and self.level < max(EMPTY * self._mean_cost, SHARED_RESERVE * self.limit)
+
     def on_refused(self) -> None:
         """Note a 429 in spite of the headers: nothing is left, whatever the mirror says."""
         if self.is_known:
             self.level = min(self.level, 0.5 * self._mean_cost)
 
-    def on_hints(self, now: float, flight: Flight, hints: ServerHints) -> None:
-        """Take the headers of a reply."""
+    def on_hints(self, now: float, flight: Flight, hints: ServerHints, *, refused: bool = False) -> None:
+        """Take the headers of a reply; good replies without them mean that there is no mirror to be had."""
         limit, remaining, reset_s = _figures(self.unit, hints)
         if limit is None or remaining is None or limit <= 0 or remaining < 0:
+            self._missed += not refused
+            if self._missed >= MISSED:
+                self.limit = self.level = math.inf
             return
+        if refused and self._missed >= MISSED:
+            return
+        self._missed = 0 if not refused else self._missed
         own = flight.sent_before[self.unit] + flight.cost[self.unit]
         reset_s = max(reset_s or 0.0, 0.0)
         reading = Reading(flight.sent_at, remaining, flight.sent_at + reset_s, own)
@@ -194,9 +218,15 @@ class Quota:
             self._ends_at = now + self._width_s
         self.level = min(self.level, self.limit)
 
+    def _heard_left(self) -> float:
+        """Return what the last header left to us, without a guess at what others have used since."""
+        return -math.inf if self._last is None else self._last.remaining - (self._own - self._last.own)
+
     def _wait_for(self, now: float, cost: float) -> float:
         if self.is_window:
-            return max(self._ends_at - now, 0.0) + 0.02
+            worth_asking = self._heard_left() >= max(cost, LEFT * self.limit)
+            ask_at = max(self._heard_at, self._sent_at) + ASK_S if worth_asking else math.inf
+            return max(0.0, min(self._ends_at + 0.02, ask_at) - now)
         if self.refill <= 0:
             return ASK_S
         silent_until = max(self._heard_at, self._sent_at) + max(ASK_S, 2 * cost / self.refill)

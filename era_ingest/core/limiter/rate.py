@@ -6,7 +6,10 @@ import math
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from era_ingest.core.limiter.bracket import Bounds, Bracket, Stand
 from era_ingest.core.limiter.flight import Flight, Unit, clamp
+from era_ingest.core.limiter.pacer import Pacer
+from era_ingest.core.limiter.probing import GAIN, Probing
 from era_ingest.core.limiter.sharing import Sharing
 from era_ingest.core.limiter.spending import Mark
 from era_ingest.core.limiter.units import UnitChooser
@@ -17,21 +20,7 @@ if TYPE_CHECKING:
 
 HOLD: Final = 0.99
 """Share of the learned limit to pace at between probes."""
-GAIN: Final = 1.25
-"""How far above the learned limit a probe goes, and how steep a climb is."""
-REFUSED_SHARE: Final = 0.008
-"""Share of requests that may be refused; each request earns so much of a refusal."""
-PURSE: Final = 3.0
-"""Most refusals saved up, or owed."""
-PROBE_EVERY: Final = 48.0
-"""A probe comes each 48 / sqrt(requests a second) seconds: it is worth more where the rate is higher."""
-PROBE_SOONEST_S: Final = 5.0
-PROBE_LATEST_S: Final = 60.0
-PROBE_LATENCIES: Final = 4.0
-"""No sooner than so many latencies: what a probe finds is of no use before."""
-IN_DEBT, IN_CREDIT = 1.35, 0.85
-"""... times so much while more, or less, was refused than earned."""
-HEADROOM_S: Final = 1.0
+HEADROOM_S: Final = 0.4
 """Refill that the first proof leaves to the bucket, seconds of the new estimate."""
 FEW: Final = 8
 """Requests below which an epoch measures nothing."""
@@ -41,20 +30,27 @@ LONG: Final = 400
 """Requests after which the oldest refusal is forgotten as the anchor of the measurement."""
 BEYOND: Final = 3.0
 """Requests beyond the model that prove the limit higher."""
+PASSED: Final = 0.9
+"""Share of a tried rate that counts as let in ..."""
+TRY: Final = 12
+"""... after so many requests without a refusal."""
+TRY_CLOSE: Final = 60
+"""Requests without a refusal that end a search whose bounds are close."""
 SOFT: Final = 1.06
 """How much the first proof raises the estimate, which may just have been low; the second begins a climb."""
-UNSURE_PROOFS: Final = 3
-"""So many soft steps while the estimate rests on few requests; they are twice as long."""
+TRIES: Final = 5
+"""Refusals after which a search makes do with wider bounds: silences keep them apart."""
+SURPRISE: Final = 2.0
+"""Requests' cost that the model may be off without surprise."""
+FALLEN, HIT, DUE = 0.5, 1.0, -0.25
+"""Votes for company: a limit that seems to have fallen, a refusal while holding below it, one while probing."""
 SLACK: Final = 0.05
 """Relative error of the model that is no surprise."""
 FALL: Final = 0.7
-"""What is left of the estimate when the limit has fallen."""
-FRESH_S: Final = 10.0
-"""A first refusal older than this is no anchor: the bucket may have been full since, seconds."""
-SHRINK: Final = 0.85
-"""What is left of a guess that is refused before it measured anything."""
-GUESS_GAIN: Final = 0.1
-"""How far above a guess the pace goes."""
+LEAST_FALL: Final = 0.5
+"""What is left, at most and at least, of an estimate that is refused too soon to be measured anew."""
+FIRST_SHARE: Final = 0.9
+"""Share of the latest rate that the first refusal leaves."""
 CATCH_UP_S: Final = 0.02
 """Seconds of pace that may be made up for after a late timer."""
 LEAST_PER_S: Final = 1 / 60
@@ -64,8 +60,9 @@ class Phase(StrEnum):
     """What the rate learner is doing."""
 
     OFF = "off"
-    PROBE = "probe"
+    SEARCH = "search"
     HOLD = "hold"
+    PROBE = "probe"
     CLIMB = "climb"
     SHARE = "share"
 
@@ -73,25 +70,22 @@ class Phase(StrEnum):
 class Rate:
     """Learns a bucket's refill from refusals, paces just below it, and asks for more now and then.
 
-    Formula. At a refusal the bucket is empty; between two refusals it let in exactly what it refilled, as
-    long as it never was full in between. So ``accepted / elapsed`` between an anchor, the first refusal under
-    the present limit, and the latest one is the limit, to one request in ``n``; and it is never above the
-    limit.
+    Formula. See `Bracket`: what was let in between two refusals bounds the limit from both sides, to one
+    request in ``n``.
 
-    States. *Off*: no quota seen. *Probe*: pace above the estimate (by 25 % when asking for more, by 2/n
-    while an estimate from n requests is refined) until a refusal measures, or until 3 requests more went
-    through than the estimate allows: then *climb*: x1.25 a step until refused. *Hold*: 0.99 of the estimate;
-    a refusal that the model did not expect means that the limit fell: x0.7 and measure anew. After a probe
-    the measurement may only raise the estimate; a refusal while holding lowers it to the measurement. Thus a
-    small bucket that was full for a while cannot drag the estimate down.
+    States. *Off*: no quota seen. *Search*: the bounds are wide apart; try a rate between them, or the upper
+    one once they are within 30 %, until they are within 5 %. *Hold*: 0.99 of the estimate; a refusal that the
+    model did not expect means that the limit fell: search from x0.7 down; one that it did lowers the estimate
+    to what the epoch allows. *Probe*: 25 % above the estimate until a refusal, which may only raise the
+    estimate (thus a small bucket that was full for a while cannot drag it down), or until 3 requests more
+    went through than the estimate allows. The first such proof raises it by 6 %, a second begins a *climb*:
+    x1.25 a step until refused, then a search below. *Share*: others use the quota too (see `Sharing`).
 
-    Defaults. A probe comes each 48 / sqrt(rate) seconds (5 to 60), more rarely while more than 0.8 % of the
-    requests were refused. ``unit`` is the steadier of requests and tokens.
+    Defaults. ``unit`` is the steadier of requests and tokens (see `UnitChooser`); how often and how far it
+    probes, see `Probing`.
 
-    A long Retry-After fills the bucket: its clock stands still while it is full, so that measurements hold.
-
-    Weak spots. A limit of a few requests a minute has too few requests to learn from. A bucket of one or two
-    requests is full between any two probes. Other users of the quota look like a limit that moves.
+    Weak spots. A limit of a few requests a minute has too few requests to learn from. Other users of the
+    quota look like a limit that moves.
 
     Args:
         uniform: Randomness for the times of probes.
@@ -103,21 +97,20 @@ class Rate:
         self.estimate = 0.0
         self.latency_s = 0.3
         self.refusal_s = 0.05
-        self._uniform, self._books, self._units = uniform, spending, UnitChooser()
-        self._sharing = Sharing()
-        self._anchor: Mark | None = None
-        self._last: Mark | None = None
-        self._base: Mark | None = None
-        self._gain = 0.0
-        self._measured, self._proofs, self._before_probe = 0, 0, 0.0
+        self._books, self._units, self._probing = spending, UnitChooser(), Probing(uniform)
+        self._sharing, self._pacer, self._bracket = Sharing(), Pacer(), Bracket()
+        self._anchor: Stand | None = None
+        self._last: Stand | None = None
+        self._known = 0.0
+        self._is_measured = False
+        self._proofs, self._tries, self._tried_from = 0, 0, 0.0
         self._offset = 0.0
         self._burst = 0.0
         self._first: Epoch | None = None
-        self._credit, self._credit_at = 0.0, 0.0
         self._probe_at = self._climb_at = math.inf
         self._bound_at = -math.inf
-        self._purse = 0.0
-        self._full_s = 0.0
+        self._hit_from = math.inf
+        self._full_s, self._idle_s, self._sent_at = 0.0, 0.0, 0.0
 
     @property
     def unit(self) -> Unit:
@@ -129,12 +122,17 @@ class Rate:
         """Units a second; infinity while no quota is known."""
         if self.phase is Phase.OFF:
             return math.inf
-        return self.estimate * {Phase.PROBE: 1 + self._gain, Phase.HOLD: HOLD}.get(self.phase, 1.0)
+        return self.estimate * {Phase.PROBE: 1 + self._probing.gain, Phase.HOLD: HOLD}.get(self.phase, 1.0)
 
     @property
     def is_sure(self) -> bool:
-        """Whether the estimate rests on enough requests."""
-        return self.phase is not Phase.OFF and self._measured >= ENOUGH
+        """Whether the estimate is a measurement."""
+        return self.phase is not Phase.OFF and self._is_measured
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether refusals bound the limit from above."""
+        return self.phase is not Phase.OFF and self._bracket.high < math.inf
 
     # ---- the door
 
@@ -148,26 +146,31 @@ class Rate:
             self._climb(now)
         elif self.phase is Phase.SHARE:
             self._grow(now)
-        self._refill(now)
-        missing = min(cost, self._most_credit()) - self._credit
-        if missing <= 0:
-            return 0.0
-        self._bound_at = now
-        return missing / self.pace + 1e-6
+        wait = self._pacer.wait(now, cost, self.pace, self._most_credit())
+        if wait > 0:
+            self._bound_at = now
+        return wait
 
     def on_send(self, now: float, cost: float) -> None:
         """Spend pace; notice when more went through than the estimate allows."""
         if self.phase is Phase.OFF:
             return
-        self._purse = min(PURSE, self._purse + REFUSED_SHARE)
-        self._refill(now)
-        self._credit -= cost
-        if self.phase is Phase.PROBE and self.level(now) <= -BEYOND * self._mean:
+        self._probing.on_send()
+        self._note_idle(now)
+        self._pacer.spend(now, cost, self.pace, self._most_credit())
+        if self._books.sent.requests >= self._hit_from + TRY:
+            self._suspect(now)
+        if self.phase is Phase.SEARCH:
+            self._look(now)
+        elif self.phase is Phase.PROBE and self.level(now) <= -BEYOND * self._mean:
             self._raise(now)
 
-    def _refill(self, now: float) -> None:
-        self._credit = min(self._most_credit(), self._credit + (now - self._credit_at) * self.pace)
-        self._credit_at = now
+    def _note_idle(self, now: float) -> None:
+        """Count the time in which a silence may have left the bucket full."""
+        filling_s = max(2 * self._mean, self._burst) / self.estimate
+        self._idle_s = max(0.0, now - self._sent_at - filling_s)
+        self._full_s += self._idle_s
+        self._sent_at = now
 
     def _most_credit(self) -> float:
         """Units of unused pace that may be made up for: after a pause the bucket holds them surely."""
@@ -178,37 +181,100 @@ class Rate:
     def _mean(self) -> float:
         return self._books.mean[self.unit]
 
+    @property
+    def _slack(self) -> float:
+        return self._mean * (1 + self._books.size_spread)
+
+    def _stand(self, mark: Mark) -> Stand:
+        return Stand(mark, self._full_s)
+
     def level(self, now: float) -> float:
-        """Return what the bucket holds according to the estimate: refill less what was let in since empty."""
+        """Return what the bucket holds at most by the estimate: refill less what was let in since empty."""
         if self._last is None:
             return 0.0
-        used = self._books.accepted[self.unit] - self._last.accepted[self.unit]
-        return self.estimate * (now - self._full_s - self._last.at) - used - self._offset
+        used = self._books.accepted[self.unit] - self._last.mark.accepted[self.unit]
+        return self.estimate * (now - self._last.mark.at) - used - self._offset
+
+    # ---- searching
+
+    def _search(self, now: float, stand: Stand, bracket: Bracket, first: float) -> None:
+        """Look for the limit from a refusal on, within bounds, beginning with a guess.
+
+        Not so fast that many are refused before the first refusal is heard.
+        """
+        self.phase, self._bracket = Phase.SEARCH, bracket
+        self._is_measured = False
+        self._anchor = self._last = stand
+        self._tries = 0
+        self._try(max(1e-3, min(first, 2 * self._mean / self.refusal_s)))
+        self._pacer.empty(now)
+
+    def _look(self, now: float) -> None:
+        """See whether the rate that is tried has passed: by proof, or by so many requests without a refusal."""
+        assert self._anchor is not None
+        mark, bracket = Mark(now, self._books.accepted), self._bracket
+        epoch = mark.since(self._anchor.mark)
+        bracket.passed((epoch.accepted[self.unit] - BEYOND * self._mean) / epoch.span_s)
+        tried = self._books.sent.requests - self._tried_from
+        if bracket.is_narrow:
+            self._measure(now, bracket.low)
+        elif bracket.is_close and tried >= TRY_CLOSE:
+            self._measure(now, max(bracket.low, (1 - SLACK) * self.estimate))
+        elif tried >= TRY and not bracket.is_close:
+            bracket.passed(PASSED * self.estimate)
+            if bracket.high == math.inf:
+                self._begin_climb(now)
+            else:
+                self._try(max(bracket.next_try(), self.estimate))
+
+    def _try(self, rate: float) -> None:
+        """Try a rate from now on."""
+        self.estimate, self._tried_from = rate, self._books.sent.requests
+
+    def _narrow(self, now: float, whole: Bounds, requests: int, rate: float) -> None:
+        """Take a refusal while searching."""
+        self._bracket.refused(whole)
+        self._tries += 1
+        if requests < FEW:
+            self._try(clamp(whole.high, LEAST_FALL * self.estimate, FALL * self.estimate))
+        elif self._bracket.is_narrow or (self._tries > TRIES and requests >= ENOUGH):
+            self._measure(now, max(self._bracket.low, (1 - SLACK) * rate))
+        else:
+            self._try(self._bracket.next_try())
+
+    def _measure(self, now: float, estimate: float) -> None:
+        """Hold a rate that was measured."""
+        self.estimate = self._known = estimate
+        self._is_measured, self.phase = True, Phase.HOLD
+        self._learn_burst()
+        self._plan_probe(now)
 
     # ---- asking for more
 
+    def _plan_probe(self, now: float) -> None:
+        self._probe_at = now + self._probing.period_s(self.estimate / self._mean, self.latency_s)
+
     def _ask_for_more(self, now: float) -> None:
-        self._probe(GAIN - 1)
+        self.phase, self._proofs = Phase.PROBE, 0
         self._offset += max(0.0, self.level(now) - 5 * self.estimate)
 
     def _raise(self, now: float) -> None:
         self._proofs += 1
-        if self._proofs <= (1 if self.is_sure else UNSURE_PROOFS):
-            self.estimate *= SOFT if self.is_sure else SOFT**2
+        self._probing.adapt(is_lost=False, burst_requests=math.inf)
+        if self._proofs == 1:
+            self.estimate *= SOFT
             self._offset += max(0.0, self.level(now) - HEADROOM_S * self.estimate)
-            self._gain = min(2 * self._gain, GAIN - 1)
             return
-        self.estimate *= 1 + self._gain
+        self.estimate *= 1 + self._probing.gain
         self._begin_climb(now)
 
     def _begin_climb(self, now: float) -> None:
         self.phase, self._offset = Phase.CLIMB, 0.0
-        self._last = self._anchor = self._base = Mark(now - self._full_s, self._books.accepted)
         self._plan_climb(now)
 
     def _climb(self, now: float) -> None:
         if now < self._bound_at + 1.0:
-            self.estimate *= GAIN
+            self.estimate *= 1 + GAIN
         self._plan_climb(now)
 
     def _plan_climb(self, now: float) -> None:
@@ -218,29 +284,21 @@ class Rate:
         if now < self._bound_at + 1.0:
             self.estimate *= self._sharing.grow(now, self.estimate / self._mean)
         if not self._sharing.is_on:
-            self._probe(GAIN - 1)
+            self._measure(now, self.estimate)
 
     # ---- refusals
 
-    def note_first(self, mark: Mark) -> None:
-        """Remember a refusal that something else was made responsible for: it may be an anchor later."""
-        self._first = mark.since(self._books.start())
-        self._anchor = self._last = self._base = mark
-
     def adopt(self, now: float, estimate: float) -> None:
         """Pace at an estimate from elsewhere and measure anew."""
-        self._guess(now, Mark(now - self._full_s, self._books.accepted), estimate)
+        self._sent_at = now
+        self._search(now, self._stand(Mark(now, self._books.accepted)), Bracket(), estimate)
 
-    def on_pause(self, pause_s: float) -> None:
-        """Stop the bucket's clock for the part of a silence in which the bucket is full.
-
-        The first epoch of all let in the bucket's size and what it refilled meanwhile.
-        """
-        if self.phase is Phase.OFF or self._first is None:
-            return
-        first = self._first.accepted[self.unit]
-        size = max(0.5 * first, first - self.estimate * self._first.span_s)
-        self._full_s += max(0.0, pause_s - size / self.estimate)
+    def on_returned(self, flight: Flight) -> None:
+        """Note any refusal: what it cost, how large it was, and that the bucket was not full then."""
+        self._probing.on_refused()
+        self._units.note_refused(flight.cost.tokens / max(self._books.mean.tokens, 1e-9))
+        if flight.sent_at == self._sent_at:
+            self._full_s, self._idle_s = self._full_s - self._idle_s, 0.0
 
     def on_refused(self, now: float, mark: Mark) -> None:
         """Learn from the first refused request of an episode.
@@ -249,114 +307,99 @@ class Rate:
             now: When the refusal was heard, seconds.
             mark: The refused request's.
         """
-        anchor, last = self._anchor, self._last
+        stand, anchor, last = self._stand(mark), self._anchor, self._last
         if self._first is None:
             self._first = mark.since(self._books.start())
-        mark = Mark(mark.at - self._full_s, mark.accepted)
         if anchor is None or last is None:
-            self._guess(now, mark, 0.9 * self._books.recent_rate(now, self.unit, more_s=0.5))
+            self._sent_at = mark.at
+            guess = FIRST_SHARE * self._books.recent_rate(now, self.unit, more_s=0.5)
+            self._search(now, stand, Bracket(), guess)
             return
-        epoch, whole = mark.since(self._base or last), mark.since(anchor)
-        was, rate = self.phase, whole.rate(self.unit)
-        surprise = self._measured > 0 and was is not Phase.CLIMB and self._is_surprise(epoch)
-        if self._measured and was in {Phase.HOLD, Phase.PROBE} and (surprise or epoch.requests >= FEW):
-            self._sharing.vote(now, 1.0 if surprise else 0.5 if was is Phase.HOLD else -0.5)
-        self._last = mark
-        if epoch.requests >= FEW or was is not Phase.HOLD:
-            self._base = mark
-        if was is Phase.OFF:
-            self._start(now, mark, whole)
-        elif self._sharing.is_on:
+        epoch, was = stand.since(last), self.phase
+        surprise = self._is_surprise(stand, last)
+        self._units.note(epoch, stand.since(anchor))
+        self._vote(now, epoch, surprise=surprise)
+        if self._sharing.is_on:
             self._yield(now, epoch)
-        elif whole.requests < FEW:
-            bound = rate * (1 + 2 / whole.requests) if whole.requests else math.inf
-            self.estimate = min(SHRINK * self.estimate, bound)
-            self._probe(GUESS_GAIN)
-        elif was is Phase.CLIMB:
-            self._guess(now, mark, max(0.7 * self.estimate, min(rate, self.estimate)))
-        elif surprise:
-            self._guess(now, mark, min(FALL * self.estimate, epoch.rate(self.unit)))
         else:
-            self._measure(now, whole, epoch, was)
+            self._learn(now, stand, anchor, last, surprise=surprise)
+        if epoch.requests >= FEW or was is not Phase.HOLD:
+            self._last = stand
         self._offset = 0.0
         self.estimate = max(self.estimate, self._mean * LEAST_PER_S)
-        self._credit, self._credit_at = 0.0, now
+        self._pacer.empty(now)
+
+    def _learn(self, now: float, stand: Stand, anchor: Stand, last: Stand, *, surprise: bool) -> None:
+        epoch, whole = stand.since(last), stand.since(anchor)
+        latest = stand.bounds(last, self.unit, self._slack)
+        bounds = stand.bounds(anchor, self.unit, self._slack)
+        if self.phase is Phase.CLIMB:
+            bracket = Bracket(min(latest.low, self.estimate), self.estimate)
+            self._search(now, stand, bracket, bracket.next_try())
+        elif surprise:
+            first = clamp(epoch.rate(self.unit), LEAST_FALL * self.estimate, FALL * self.estimate)
+            self._search(now, stand, Bracket(0.0, min(self.estimate, latest.high)), first)
+        elif self._units.decide():
+            self._change_unit(now, stand, anchor)
+        elif self.phase is Phase.SEARCH:
+            self._narrow(now, bounds, whole.requests, whole.rate(self.unit))
+        elif self.phase is Phase.PROBE or epoch.requests >= FEW:
+            self._refine(now, bounds, latest)
+            if whole.requests > LONG and epoch.requests >= ENOUGH:
+                self._anchor = stand
+
+    def _change_unit(self, now: float, stand: Stand, anchor: Stand) -> None:
+        """Go on in the other unit with what is known since the anchor."""
+        mean, bounds = self._books.mean, stand.bounds(anchor, self.unit, self._slack)
+        estimate = self.estimate * mean[self.unit] / mean[1 - self.unit]
+        self._search(now, anchor, Bracket(*bounds), clamp(estimate, bounds.low, bounds.high))
+        if stand.since(anchor).requests >= ENOUGH:
+            self._measure(now, self.estimate)
+
+    def _refine(self, now: float, bounds: Bounds, latest: Bounds) -> None:
+        """Take a refusal of a probe, which may only raise the estimate, or while holding."""
+        was = self._known
+        proved = max(latest.low, bounds.low)
+        if self.phase is Phase.PROBE:
+            self._probing.adapt(is_lost=proved <= was, burst_requests=self._burst / self._mean)
+            self._measure(now, max(was, proved))
+        else:
+            self._measure(now, max(min(was, latest.high), proved))
 
     def _yield(self, now: float, epoch: Epoch) -> None:
         """Share the quota: cut, and grow from there."""
-        self._units.note(epoch)
+        unit = self.unit
         if self._units.decide():
-            self.estimate = epoch.rate(self.unit)
-        self.estimate *= self._sharing.hit(now)
+            self.estimate *= self._books.mean[self.unit] / self._books.mean[unit]
+        self.estimate *= self._sharing.hit(now, self.estimate)
         self.phase = Phase.SHARE
+        if not self._sharing.is_on:
+            self._measure(now, epoch.rate(self.unit))
 
-    def _is_surprise(self, epoch: Epoch) -> bool:
-        """Return whether the model still saw units in the bucket."""
-        used = epoch.accepted[self.unit]
-        level = self.estimate * epoch.span_s - used - self._offset
-        return level > self._mean * BEYOND * (1 + self._books.size_spread) + SLACK * used
+    def _is_surprise(self, stand: Stand, last: Stand) -> bool:
+        """Return whether the estimate allows for more than was let in, even if the bucket was full for long."""
+        high = stand.bounds(last, self.unit, SURPRISE * self._slack).high
+        return self._is_measured and (1 - SLACK) * self._known > high
 
-    def _start(self, now: float, mark: Mark, whole: Epoch) -> None:
-        if whole.requests >= FEW and whole.span_s <= FRESH_S:
-            self._measured = whole.requests
-            self.estimate = whole.rate(self.unit)
-            self._learn_burst()
-            self._probe(2 / whole.requests)
-            return
-        guess = 0.9 * self._books.recent_rate(now, self.unit, more_s=0.5)
-        if whole.requests and whole.span_s <= FRESH_S:
-            guess = min(guess, whole.rate(self.unit) * (1 + 2 / whole.requests))
-        anchor = self._anchor
-        self._guess(now, mark, guess)
-        if whole.span_s <= FRESH_S:
-            self._anchor = anchor
+    def _vote(self, now: float, epoch: Epoch, *, surprise: bool) -> None:
+        """Tell `Sharing` about a refusal: was it due?"""
+        if surprise:
+            self._hit_from = math.inf
+            self._sharing.vote(now, FALLEN)
+        elif epoch.requests >= FEW and self.phase is Phase.PROBE:
+            self._sharing.vote(now, DUE)
+        elif epoch.requests >= FEW and self.phase is Phase.HOLD:
+            self._hit_from = self._books.sent.requests
 
-    def _guess(self, now: float, mark: Mark, estimate: float) -> None:
-        """Pace at a guess; not so fast that many are refused before the first refusal is heard."""
-        self.estimate = max(1e-3, min(estimate, 2 * self._mean / self.refusal_s))
-        self._anchor = self._last = self._base = mark
-        self._measured = 0
-        self._credit, self._credit_at = 0.0, now
-        self._probe(GUESS_GAIN)
-
-    def _probe(self, gain: float) -> None:
-        self.phase, self._gain = Phase.PROBE, clamp(gain, 0.03, GAIN - 1)
-        self._proofs, self._before_probe = 0, self.estimate
-
-    def _measure(self, now: float, whole: Epoch, epoch: Epoch, was: Phase) -> None:
-        rate = whole.rate(self.unit)
-        only_up = was is Phase.PROBE and self._measured >= ENOUGH
-        self.estimate = max(self._before_probe, rate) if only_up else rate
-        self._measured = whole.requests
-        self._learn_burst()
-        self._units.note(epoch)
-        self._switch_unit(whole)
-        if whole.requests < ENOUGH:
-            self._probe(2 / whole.requests)
-            return
-        if whole.requests > LONG and epoch.requests >= ENOUGH:
-            self._anchor = self._last
-        self.phase = Phase.HOLD
-        self._plan_probe(now)
-
-    def _plan_probe(self, now: float) -> None:
-        per_s = self.estimate / self._mean
-        period = clamp(PROBE_EVERY / math.sqrt(per_s), PROBE_SOONEST_S, PROBE_LATEST_S)
-        period = max(period, PROBE_LATENCIES * self.latency_s)
-        period *= IN_DEBT if self._purse < 0 else IN_CREDIT
-        self._probe_at = now + period * (0.75 + 0.5 * self._uniform())
-
-    def _switch_unit(self, whole: Epoch) -> None:
-        if self._units.decide():
-            self.estimate = whole.rate(self.unit)
-            self._learn_burst()
+    def _suspect(self, now: float) -> None:
+        """Take a refusal while holding for company's, now that it was no sign of a limit that fell."""
+        self._hit_from = math.inf
+        self._sharing.vote(now, HIT)
+        if self._sharing.is_on:
+            self.estimate *= self._sharing.hit(now, self.estimate)
+            self.phase = Phase.SHARE
 
     def _learn_burst(self) -> None:
         """What the very first epoch let in beyond the refill was the bucket's size."""
         if self._first is not None:
             self._burst = max(0.0, self._first.accepted[self.unit] - self.estimate * self._first.span_s)
-
-    def note_size(self, flight: Flight) -> None:
-        """Take the size of a refused request: buckets of tokens refuse big ones more often."""
-        self._purse = max(-PURSE, self._purse - 1)
-        self._units.note_refused(flight.cost.tokens / max(self._books.mean.tokens, 1e-9))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from era_ingest.core.limiter.cap import Cap
@@ -19,6 +20,8 @@ WINDOW_RETRY_S: Final = 3.0
 WINDOW_SPANS: Final = 8
 """... if it is as long as so many requests took before."""
 USUAL_LENGTH_S: Final = 60.0
+DISCREDITED_S: Final = 300.0
+"""For so long no window is suspected after one that was none, seconds."""
 ROUNDED_S: Final = 1.0
 """A Retry-After up to this may be a fraction rounded up to whole seconds."""
 
@@ -43,6 +46,7 @@ class Refusals:
         self._uniform = uniform
         self._before: tuple[Mark, Mark] | None = None
         self._pace_before = 0.0
+        self._no_window_until = -math.inf
 
     def wait(self, now: float, flight_cost: tuple[float, float], in_flight: int) -> float:
         """Return 0 if a request may go, else seconds, or infinity until an event."""
@@ -83,14 +87,18 @@ class Refusals:
         lasted = turn - self._drought.since
         if self.window is not None:
             self.window.on_turned(turn)
-        elif lasted > WINDOW_RETRY_S and lasted * self._pace_before > WINDOW_SPANS:
+        elif (
+            turn >= self._no_window_until
+            and lasted > WINDOW_RETRY_S
+            and lasted * self._pace_before > WINDOW_SPANS
+        ):
             self._begin_window(turn, turn)
 
     def on_refused(self, now: float, flight: Flight, retry_after_s: float | None) -> float:
         """Learn from a refusal; return seconds of silence."""
         mark = self.books.mark(flight)
         self.books.on_returned(flight)
-        self.rate.note_size(flight)
+        self.rate.on_returned(flight)
         if self.window is not None:
             self.window.on_returned(flight)
         self._time_refusal(now, flight)
@@ -118,21 +126,18 @@ class Refusals:
             since = self._before[1] if self._before else self.books.start()
             self._before = (since, mark)
             self._pace_before = mark.since(since).requests / max(0.5, mark.since(since).span_s)
-        long = retry_after_s is not None and retry_after_s >= WINDOW_RETRY_S
+        long = now >= self._no_window_until and retry_after_s is not None and retry_after_s >= WINDOW_RETRY_S
         if long and retry_after_s is not None and retry_after_s * self._pace_before > WINDOW_SPANS:
             self._begin_window(now, now + retry_after_s)
             return retry_after_s
-        if self.rate.phase is Phase.OFF and self._may_be_cap(now, flight, mark, retry_after_s):
+        if self.rate.phase is Phase.OFF and self._may_be_cap(now, flight, retry_after_s):
             return retry_after_s or 0.0
         self.rate.on_refused(now, mark)
-        pause = self._pause(now, retry_after_s)
-        self.rate.on_pause(pause)
-        return pause
+        return self._pause(now, retry_after_s)
 
-    def _may_be_cap(self, now: float, flight: Flight, mark: Mark, retry_after_s: float | None) -> bool:
+    def _may_be_cap(self, now: float, flight: Flight, retry_after_s: float | None) -> bool:
         if self.cap.is_suspected:
             return self.cap.on_refused(now, flight)
-        self.rate.note_first(mark)
         if flight.in_flight <= 1 or now < self.cap.discredited_until:
             return False
         self.cap.suspect(now, flight.in_flight, test=retry_after_s is None)
@@ -144,7 +149,7 @@ class Refusals:
         gap = self.books.mean[self.rate.unit] / self.rate.pace
         if retry_after_s is None:
             return min(2 * gap, 1.0)
-        if retry_after_s <= ROUNDED_S and self.rate.is_sure:
+        if retry_after_s <= ROUNDED_S and self.rate.is_bounded:
             return min(retry_after_s, 2 * gap)
         return max(retry_after_s * (1 + 0.05 * self._uniform()), min(gap, 1.0))
 
@@ -181,7 +186,7 @@ class Refusals:
             )
         except NotAWindowError:
             limit, length_s = self.window.limit, self.window.length_s
-            self.window = None
+            self.window, self._no_window_until = None, now + DISCREDITED_S
             self.rate.adopt(now, (limit or 1.0) / (length_s or USUAL_LENGTH_S))
             return retry_after_s or LATENCY_GUESS_S
         return pause if pause is not None else self._drought.pause(now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
 from era_ingest.core.limiter.flight import clamp
@@ -21,28 +22,33 @@ CALM_S: Final = 40.0
 DOUBLINGS: Final = 4
 ALONE_S: Final = 150.0
 """After so long without a refusal nobody else is there, seconds."""
-SURE: Final = 2.0
+SAME_HITS: Final = 4
+SAME: Final = 0.05
+"""So many refusals at paces within 5 % of each other are those of a limit that is ours alone."""
+SURE: Final = 1.0
 MOST_VOTES: Final = 4.0
 
 
 class Sharing:
     """Suspects that others use the quota too, and then yields when hit and grows patiently.
 
-    Formula. Alone, refusals come when a probe asks for more. One that the model of the bucket did not expect
-    is a vote for company, one while holding just below the limit half a vote, a due one half a vote against.
-    From two votes on: x0.75 at each refusal, else growth by 0.6 to 1.2 % a second, such that about 1.2 % of
-    the requests are refused. All grow alike, and the larger client is hit more often, so that the shares even
+    Formula. Alone, refusals come when a probe asks for more. One while holding just below the limit is a vote
+    for company, unless the limit itself has fallen (half a vote); a due one a quarter of a vote against. From
+    one vote on: x0.75 at each refusal, else growth by 0.6 to 1.2 % a second, such that about 1.2 % of the
+    requests are refused. All grow alike, and the larger client is hit more often, so that the shares even
     out within a minute or two.
 
-    State. Votes 0 to 4, the time of the last refusal and of the last growth.
+    State. Votes 0 to 4, the time of the last refusal and of the last growth, the paces that were refused.
 
-    Defaults. After 40 s without a refusal growth doubles, again and again; after 150 s nobody else is there.
+    Defaults. After 40 s without a refusal growth doubles, again and again. Alone after all: after 150 s without
+    one, or when four in a row came at paces within 5 %.
 
     Weak spot. Shares even out slowly; headers, or turns handed out by somebody, do better.
     """
 
     def __init__(self) -> None:
         self._votes = 0.0
+        self._paces: deque[float] = deque(maxlen=SAME_HITS)
         self._began_at = self._grown_at = self._hit_at = -math.inf
 
     @property
@@ -51,11 +57,12 @@ class Sharing:
         return self._votes >= SURE
 
     def vote(self, now: float, weight: float) -> None:
-        """Take a refusal: 1 if not expected, 0.5 if it came while holding below the limit, -0.5 if due."""
+        """Take a refusal: how much it speaks for company, in votes; negative if it was due."""
         was = self.is_on
         self._votes = clamp(self._votes + weight, 0.0, MOST_VOTES)
         if self.is_on and not was:
             self._began_at = self._hit_at = self._grown_at = now
+            self._paces.clear()
 
     def grow(self, now: float, requests_per_s: float) -> float:
         """Return the factor by which the pace grows at ``now``."""
@@ -67,7 +74,10 @@ class Sharing:
         rate = max(rate, GROW_FIRST * math.exp((self._began_at - now) / SETTLE_S))
         return math.exp(span * rate * 2 ** min(DOUBLINGS, int(calm / CALM_S)))
 
-    def hit(self, now: float) -> float:
-        """Return the factor by which a refusal cuts the pace."""
+    def hit(self, now: float, pace: float) -> float:
+        """Return the factor by which a refusal at ``pace`` cuts it; refused at equal paces, we are alone."""
         self._hit_at = self._grown_at = now
+        self._paces.append(math.log(pace))
+        if len(self._paces) == SAME_HITS and max(self._paces) - min(self._paces) < SAME:
+            self._votes = 0.0
         return CUT

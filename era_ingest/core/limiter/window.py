@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 USUAL_S: Final = (1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 3600)
 """Lengths that windows have; a measured one within 12 % is taken for it."""
 LIKE: Final = 0.12
+DOUBLINGS: Final = 4
+"""How often the pace doubles while the second refusal is overdue."""
 FASTER: Final = 4.0
 FASTEST: Final = 8.0
 """A window is spent at these multiples of its mean pace: before and after its length is known."""
@@ -63,6 +65,7 @@ class Window:
         self._pace = FASTER * used / max(1.0, span_s)
         self._overdue_at, self._overdue_s = ends_at + max(1.0, span_s), max(1.0, span_s)
         self._next_at = now
+        self._doublings = 0
 
     @property
     def pace(self) -> float:
@@ -72,8 +75,8 @@ class Window:
     def wait(self, now: float, cost: float) -> float:
         """Return seconds until ``cost`` units may be spent; 0 if now."""
         self._turn(now)
-        if self.length_s is None and now > self._overdue_at:
-            self._pace *= 2
+        if self.length_s is None and now > self._overdue_at and self._doublings < DOUBLINGS:
+            self._pace, self._doublings = 2 * self._pace, self._doublings + 1
             self._overdue_at = now + self._overdue_s
         if self.limit is not None and self.ends_at < math.inf:
             most = self.limit
@@ -108,7 +111,7 @@ class Window:
         Raises:
             NotAWindowError: It refuses far below its limit and soon lets in again.
         """
-        short = retry_after_s is not None and retry_after_s <= SHORT_S
+        short = is_first if retry_after_s is None else retry_after_s <= SHORT_S
         if short and self.limit is not None and self.used < EARLY * self.limit:
             raise NotAWindowError
         if is_first:

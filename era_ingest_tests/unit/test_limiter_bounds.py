@@ -1,0 +1,124 @@
+"""What bounds a limit: brackets, units, and headers that do not explain a refusal."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from era_ingest.core.limiter.bracket import Bounds, Bracket, Stand
+from era_ingest.core.limiter.cap import Cap
+from era_ingest.core.limiter.contract import NO_HINTS, ServerHints
+from era_ingest.core.limiter.flight import Spend, Unit
+from era_ingest.core.limiter.pacer import Pacer
+from era_ingest.core.limiter.quota import Quota
+from era_ingest.core.limiter.spending import Mark, Spending
+from era_ingest.core.limiter.units import UnitChooser
+from era_ingest.core.limiter.window import NotAWindowError, Window
+from era_ingest_tests.unit.limiter_kit import flight
+
+
+def test_two_refusals_bound_the_limit_from_both_sides() -> None:
+    """20 let in during 2 s, give or take the one that was refused."""
+    earlier = Stand(Mark(1.0, Spend(100.0, 0.0)), 0.0)
+    bounds = Stand(Mark(3.0, Spend(120.0, 0.0)), 0.0).bounds(earlier, Unit.REQUESTS, 1.0)
+    assert bounds == pytest.approx((9.5, 10.5))
+
+
+def test_a_silence_that_may_have_filled_the_bucket_widens_only_the_upper_bound() -> None:
+    """One of the two seconds may have been lost: between 9.5 and 21 a second."""
+    earlier = Stand(Mark(1.0, Spend(100.0, 0.0)), 0.0)
+    bounds = Stand(Mark(3.0, Spend(120.0, 0.0)), 1.0).bounds(earlier, Unit.REQUESTS, 1.0)
+    assert bounds == pytest.approx((9.5, 21.0))
+
+
+def test_a_search_goes_to_the_middle_of_wide_bounds_and_to_the_end_of_close_ones() -> None:
+    """First the geometric mean, then the upper bound; contradicting bounds give way to the latest."""
+    bracket = Bracket(4.0, 16.0)
+    assert bracket.next_try() == pytest.approx(8.0)
+    bracket.refused(Bounds(7.0, 8.0))
+    assert bracket.next_try() == pytest.approx(8.0)
+    assert not bracket.is_narrow
+    bracket.passed(7.8)
+    assert bracket.is_narrow
+    bracket.refused(Bounds(3.0, 4.0))
+    assert (bracket.low, bracket.high) == (3.0, 4.0)
+    assert Bracket().next_try() == math.inf
+
+
+def test_the_pacer_neither_bursts_nor_lags() -> None:
+    """Ten a second: a tenth of a second each, and one request made up for after a pause."""
+    pacer = Pacer()
+    pacer.empty(0.0)
+    assert pacer.wait(0.0, 1.0, 10.0, 1.5) == pytest.approx(0.1, abs=1e-5)
+    assert pacer.wait(5.0, 1.0, 10.0, 1.5) == 0
+    pacer.spend(5.0, 1.0, 10.0, 1.5)
+    assert pacer.wait(5.0, 1.0, 10.0, 1.5) == pytest.approx(0.05, abs=1e-5)
+
+
+def test_refusals_of_large_requests_speak_for_tokens() -> None:
+    """A bucket of tokens refuses in proportion to size; small ones speak for requests again."""
+    units, chosen = UnitChooser(), []
+    for size, times in ((1.5, 4), (0.7, 8)):
+        for _ in range(times):
+            units.note_refused(size)
+        assert units.decide()
+        chosen.append(units.unit)
+    assert chosen == [Unit.TOKENS, Unit.REQUESTS]
+
+
+def shown(remaining: float) -> ServerHints:
+    """Return headers of a request quota."""
+    return ServerHints(limit_requests=100, remaining_requests=remaining, reset_requests_s=60)
+
+
+@pytest.mark.parametrize(("remaining", "explains"), [(80.0, False), (1.0, True)])
+def test_a_quota_with_much_left_does_not_explain_a_refusal(remaining: float, *, explains: bool) -> None:
+    """The tokens may have run out, which these headers do not show."""
+    quota = Quota(Unit.REQUESTS)
+    quota.on_hints(1.0, flight(1.0), shown(remaining))
+    assert quota.explains() is explains
+
+
+def test_headers_that_only_refusals_carry_are_not_believed() -> None:
+    """Three good replies without them, and what refusals say is no mirror any more."""
+    quota = Quota(Unit.REQUESTS)
+    quota.on_hints(1.0, flight(1.0), shown(0.0), refused=True)
+    assert quota.is_known
+    for at in (2.0, 3.0, 4.0):
+        quota.on_hints(at, flight(at), NO_HINTS)
+    assert not quota.is_known
+    quota.on_hints(5.0, flight(5.0), shown(0.0), refused=True)
+    assert not quota.is_known
+    quota.on_hints(6.0, flight(6.0), shown(50.0))
+    assert quota.is_known
+
+
+def test_a_window_asks_for_what_only_a_guess_says_is_gone() -> None:
+    """Others used 40 a second until the last header, which left 20: after a second one request asks."""
+    quota = Quota(Unit.REQUESTS)
+    for second, remaining in ((1.0, 100.0), (2.0, 60.0), (3.0, 20.0)):
+        sent = flight(second)
+        quota.on_send(second, sent, 0.1)
+        told = ServerHints(limit_requests=100, remaining_requests=remaining, reset_requests_s=60 - second)
+        quota.on_hints(second, sent, told)
+    assert quota.is_window
+    assert 0 < quota.wait(3.9, 1.0, 0.1) <= 0.11
+    assert quota.wait(4.1, 1.0, 0.1) == 0
+
+
+def test_refusals_below_a_cap_soon_refute_it() -> None:
+    """With a Retry-After each costs seconds: the second one that the wire does not explain decides."""
+    cap = Cap()
+    cap.refusal_s = 0.005
+    cap.suspect(0.0, 16, test=False)
+    assert cap.on_refused(2.0, flight(1.9, load=15))
+    assert not cap.on_refused(4.0, flight(3.9, load=14))
+
+
+def test_a_bare_refusal_far_below_the_limit_is_no_window() -> None:
+    """A sliding window lets in again long before the turn that a fixed one would have."""
+    window = Window(0.0, ends_at=60.0, used=50, span_s=10, unit=Unit.REQUESTS, books=Spending())
+    window.limit, window.used = 50, 10
+    with pytest.raises(NotAWindowError):
+        window.on_refused(5.0, is_first=True, retry_after_s=None)
