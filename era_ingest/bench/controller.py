@@ -37,6 +37,8 @@ CONTROLLERS: Mapping[str, MakeLimiter] = {
 
 FIGURES = ("goodput", "refused", "p95", "recovery_s", "fairness")
 """Figures of an outcome that the table shows."""
+TABLE_TITLE = "median / worst of the seeds"
+MORE_IS_BETTER = frozenset({"goodput", "fairness"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,20 @@ class Row:
         """Return the median of one of the outcome's figures."""
         return float(statistics.median(getattr(outcome, figure) for outcome in self.outcomes))
 
+    def worst(self, figure: str) -> float:
+        """Return the worst of one of the outcome's figures: the least, where more is better."""
+        values = [float(getattr(outcome, figure)) for outcome in self.outcomes]
+        return min(values) if figure in MORE_IS_BETTER else max(values)
+
     def as_dict(self) -> dict[str, object]:
         """Return what ``--json`` prints of it."""
         medians = {name: round(self.median(name), 4) for name in FIGURES}
+        worst = {f"worst_{name}": round(self.worst(name), 4) for name in FIGURES}
         return {
             "family": self.family,
             "controller": self.controller,
             **medians,
+            **worst,
             "passed": self.passed,
             "runs": len(self.outcomes),
         }
@@ -109,7 +118,7 @@ def run_table(
     return tuple(rows)
 
 
-def run_random(seeds: Iterable[int], make: MakeLimiter) -> Row:
+def run_random(seeds: Iterable[int], make: MakeLimiter, *, controller: str = "") -> Row:
     """Run one server a seed, drawn over all families of a single client, against the common bar.
 
     The p95 of families whose own bar allows more than three times (a GPU must fill its batch) is held to
@@ -121,26 +130,41 @@ def run_random(seeds: Iterable[int], make: MakeLimiter) -> Row:
         family = rng.choice(ALONE)
         outcome = run_scenario(family.draw(rng), make, seed)
         outcomes.append(outcome.scaled(RANDOM_P95 / max(RANDOM_P95, family.p95_at_random)))
-    return Row("random servers", "", Bar(0.90, 0.02, RANDOM_P95), tuple(outcomes))
+    return Row("random servers", controller, Bar(0.90, 0.02, RANDOM_P95), tuple(outcomes))
 
 
 def build_table(rows: Sequence[Row]) -> Table:
     """Return the rows as a table for a terminal."""
     from rich.table import Table
 
-    table = Table("server", "controller", "goodput", "429s", "p95", "recovery", "Jain", "passed")
+    table = Table(
+        "server",
+        "controller",
+        "goodput",
+        "429s %",
+        "p95 x",
+        "recovery s",
+        "Jain",
+        "passed",
+        title=TABLE_TITLE,
+    )
     for row in rows:
         table.add_row(
             row.family,
             row.controller,
-            f"{row.median('goodput'):.3f}",
-            f"{100 * row.median('refused'):.2f} %",
-            f"{row.median('p95'):.2f}x",
-            f"{row.median('recovery_s'):.1f} s" if row.median("recovery_s") else "",
-            f"{row.median('fairness'):.3f}",
+            _both(row, "goodput", "{:.3f}"),
+            _both(row, "refused", "{:.2f}", 100.0),
+            _both(row, "p95", "{:.2f}"),
+            _both(row, "recovery_s", "{:.1f}") if row.worst("recovery_s") else "",
+            _both(row, "fairness", "{:.3f}") if row.worst("fairness") < 1 else "",
             f"{row.passed}/{len(row.outcomes)}",
         )
     return table
+
+
+def _both(row: Row, figure: str, form: str, factor: float = 1.0) -> str:
+    """Return median and worst of a figure."""
+    return f"{form.format(factor * row.median(figure))} / {form.format(factor * row.worst(figure))}"
 
 
 def plot_table(rows: Sequence[Row], path: Path) -> None:

@@ -31,10 +31,30 @@ def bench() -> None:
 @click.option(
     "-n", "--seeds", "--runs", default=5, show_default=True, type=click.IntRange(1), help="Servers a family."
 )
+@click.option(
+    "--first-seed", default=0, show_default=True, type=click.IntRange(0), help="Others draw other servers."
+)
 @click.option("--family", "wanted", multiple=True, help="Only families whose name holds this; repeatable.")
+@click.option("--only", multiple=True, help="Only this controller, such as `adaptive`; repeatable.")
+@click.option(
+    "--random",
+    "strangers",
+    default=0,
+    type=click.IntRange(0),
+    help="And so many servers drawn over all families.",
+)
 @click.option("--plot", type=_PLOT, metavar="FILE", help="Draw goodput and 429s (PNG or SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
-def controller(seeds: int, wanted: tuple[str, ...], plot: Path | None, *, as_json: bool) -> None:
+def controller(
+    seeds: int,
+    first_seed: int,
+    wanted: tuple[str, ...],
+    only: tuple[str, ...],
+    strangers: int,
+    plot: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     """Compare the adaptive controller with the latency rule, AIMD and a fixed number, in virtual time.
 
     Servers are drawn from families (workers, quotas, caps, outages...), one a seed. Goodput is relative to an
@@ -48,11 +68,22 @@ def controller(seeds: int, wanted: tuple[str, ...], plot: Path | None, *, as_jso
     families = bench_controller.find_families(wanted)
     if not families:
         raise click.BadParameter("No family has such a name.", param_hint="--family")
-    rows = bench_controller.run_table(range(seeds), families=families, on_row=say)
+    chosen = {name: make for name, make in bench_controller.CONTROLLERS.items() if not only or name in only}
+    if not chosen:
+        known = ", ".join(bench_controller.CONTROLLERS)
+        raise click.BadParameter(f"There are: {known}.", param_hint="--only")
+    drawn = range(first_seed, first_seed + seeds)
+    rows = bench_controller.run_table(drawn, families=families, controllers=chosen, on_row=say)
+    for name, make in chosen.items() if strangers else ():
+        row = bench_controller.run_random(range(first_seed, first_seed + strangers), make, controller=name)
+        rows = (*rows, row)
+        say(row)
     if plot is not None:
         bench_controller.plot_table(rows, plot)
     if as_json:
-        click.echo(json.dumps({"bench": "controller", "seeds": seeds, "rows": [r.as_dict() for r in rows]}))
+        click.echo(
+            json.dumps({"bench": "controller", "seeds": list(drawn), "rows": [r.as_dict() for r in rows]})
+        )
     else:
         _print(bench_controller.build_table(rows))
 

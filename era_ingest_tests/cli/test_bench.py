@@ -86,6 +86,32 @@ def test_controller_prints_a_row_a_family_and_controller(runner: CliRunner, tmp_
     assert picture.stat().st_size > 1000
 
 
+def test_controller_draws_other_servers_from_other_seeds(runner: CliRunner) -> None:
+    """Only the controller that was asked for; random servers as a row of their own; medians and worst of all."""
+    arguments = [
+        "-n",
+        "1",
+        "--first-seed",
+        "7",
+        "--only",
+        "fixed 20",
+        "--random",
+        "1",
+        "--family",
+        "one worker",
+    ]
+    done = runner.invoke(cli, ["bench", "controller", *arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["seeds"] == [7]
+    assert [(row["family"], row["controller"]) for row in found["rows"]] == [
+        ("one worker", "fixed 20"),
+        ("random servers", "fixed 20"),
+    ]
+    assert found["rows"][0]["worst_goodput"] == found["rows"][0]["goodput"]
+    assert runner.invoke(cli, ["bench", "controller", "--only", "nonsense"]).exit_code == 2
+
+
 def test_live_sets_the_real_driver_beside_the_simulation(runner: CliRunner) -> None:
     """A rate without headers, and two clients that share one through PostgreSQL; some seconds of each."""
     servers = ["--server", "600 RPM, bare", "--server", "2 clients sharing"]
