@@ -103,7 +103,10 @@ class Settings(BaseSettings):
     embed_retry_budget_s: float = Field(
         900.0, ge=0, description="how long one batch is retried before it is given up, seconds"
     )
-    embed_int8: Switch = Field(False, description="local model in int8: twice the speed, cosine 0.993")
+    embed_int8: Switch = Field(
+        False,
+        description="local model in int8: faster, nearly the same vectors (`era bench embed` measures both)",
+    )
     embed_price: float = Field(
         0.0, ge=0, description="what the endpoint charges for a million tokens, in any currency; 0: not told"
     )

@@ -243,6 +243,27 @@ def ingest(
         _print(build_ratio_table(found), build_program_table(found))
 
 
+@bench.command()
+@click.option("-n", "--runs", default=3, show_default=True, type=click.IntRange(1), help="Repetitions.")
+@click.option("--short", default=1_000, show_default=True, type=click.IntRange(11), help="Sentences.")
+@click.option(
+    "--long", default=100, show_default=True, type=click.IntRange(1), help="Texts of 800 characters."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+@click.pass_context
+def embed(ctx: click.Context, runs: int, short: int, long: int, *, as_json: bool) -> None:
+    """Compare the local model in int8 with itself in float32: texts a second, and how alike the vectors are.
+
+    Needs the model (`era models fetch`).
+    """
+    from era_ingest.bench.embed import bench_embed
+
+    found = bench_embed(
+        settings_of(ctx).models_location, short=short, long=long, runs=runs, on_run=_counter(runs)
+    )
+    _show(found, None, as_json=as_json)
+
+
 def _counter(runs: int) -> Callable[[int], None]:
     def say(number: int) -> None:
         click.echo(f"run {number} of {runs}", err=True)
