@@ -1,4 +1,4 @@
-"""A book becomes chunks: each doctrine entry as it stands, and the chapters' text in passages."""
+"""A chapter becomes chunks: each doctrine entry as it stands, and the chapters' text in passages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from era_ingest.core.model import Category, Chunk
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from era_ingest.core.model import Book, Chapter
+    from era_ingest.core.model import Chapter
+    from era_ingest.core.open_book import OpenChapter
 
 _WINDOW_PASSAGES = 8
 """Greatest passages that one call of the splitter sees: its time is quadratic in a long paragraph."""
@@ -47,16 +48,26 @@ class Passage(NamedTuple):
     end: int
 
 
-def build_chunks(book: Book, sizes: PassageSizes | None) -> list[Chunk]:
-    """Return everything of a book that gets a vector, chapter by chapter, entries before passages.
+def build_chunks(book: str, chapter: Chapter | OpenChapter, sizes: PassageSizes | None) -> Iterator[Chunk]:
+    """Yield everything of a chapter that gets a vector, entries before passages.
 
     Ids are unique: a text that stands twice in one chapter and category is one chunk, with the first offsets.
 
     Args:
-        book: A parsed book.
+        book: The book's name.
+        chapter: A parsed chapter.
         sizes: Lengths of passages; None: no passages.
     """
-    return [chunk for chapter in book.chapters for chunk in _chapter_chunks(book.name, chapter, sizes)]
+    for entry in chapter.entries:
+        yield _build_chunk(book, chapter, entry.category, entry.text, weight=entry.weight)
+    if sizes is None or not chapter.text:
+        return
+    seen: set[str] = set()
+    for start, end in split_passages(chapter.text, sizes):
+        text = chapter.text[start:end]
+        if text not in seen:
+            seen.add(text)
+            yield _build_chunk(book, chapter, Category.PASSAGE, text, start=start, end=end)
 
 
 def split_passages(text: str, sizes: PassageSizes) -> list[Passage]:
@@ -72,20 +83,9 @@ def split_passages(text: str, sizes: PassageSizes) -> list[Passage]:
     return _join_short(_split_in_windows(text, sizes), sizes)
 
 
-def _chapter_chunks(book: str, chapter: Chapter, sizes: PassageSizes | None) -> Iterator[Chunk]:
-    for entry in chapter.entries:
-        yield _build_chunk(book, chapter, entry.category, entry.text, weight=entry.weight)
-    seen: set[str] = set()
-    for start, end in split_passages(chapter.text, sizes) if sizes else ():
-        text = chapter.text[start:end]
-        if text not in seen:
-            seen.add(text)
-            yield _build_chunk(book, chapter, Category.PASSAGE, text, start=start, end=end)
-
-
 def _build_chunk(
     book: str,
-    chapter: Chapter,
+    chapter: Chapter | OpenChapter,
     category: Category,
     text: str,
     *,

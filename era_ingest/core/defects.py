@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from era_ingest.core.json_walk import JsonList
 from era_ingest.core.model import Defect
 
 if TYPE_CHECKING:
@@ -26,12 +27,12 @@ def _sketch(value: object, depth: int) -> str:
     """Show the beginning of a value; containers no deeper than ``depth``."""
     if isinstance(value, str):
         return repr(value[:MAX_EXCERPT_CHARS])
-    if isinstance(value, dict | list) and not depth:
+    if isinstance(value, dict | list | JsonList) and not depth:
         return "…"
     if isinstance(value, dict):
         members = (f"{_sketch(key, 0)}: {_sketch(member, depth - 1)}" for key, member in value.items())
         return f"{{{_first(members, len(value))}}}"
-    if isinstance(value, list):
+    if isinstance(value, list | JsonList):
         return f"[{_first((_sketch(member, depth - 1) for member in value), len(value))}]"
     small = isinstance(value, float | None) or (
         isinstance(value, int) and value.bit_length() <= _SHOWN_INT_BITS
@@ -53,35 +54,46 @@ def pointer(*path: str | int) -> str:
 
 
 class DefectLog:
-    """Collects the defects of one book, in the order they are found, up to a bound.
+    """Collects the defects of one book, file by file in the order they are found.
 
     Args:
-        max_defects: How many are listed; one more then says how many there were beyond.
+        max_defects: How many it lists before it `is_full`; one more then says how many there were beyond.
     """
 
     def __init__(self, max_defects: int) -> None:
         self._max_defects = max_defects
         self._defects: list[Defect] = []
+        self._ranks: dict[str, int] = {}
         self._beyond = 0
 
-    def add(self, file: str, path: Iterable[str | int] | str, reason: str, detail: str) -> None:
+    @property
+    def is_full(self) -> bool:
+        """Whether further defects are only counted: then no detail is worth its time."""
+        return len(self._defects) >= self._max_defects
+
+    def begin(self, file: str) -> None:
+        """Say that a file is next; its defects are listed after those of the files before."""
+        self._ranks.setdefault(file, len(self._ranks))
+
+    def add(self, file: str, place: str, reason: str, detail: str) -> None:
         """Note one defect.
 
         Args:
             file: The file's path.
-            path: Keys and positions that lead to the place; or a pointer as it is to stand (``line:7``).
+            place: JSON pointer, or what stands for one (``line:7``).
             reason: A short stable code.
             detail: One sentence; bounded by the caller, with `excerpt` for what was found.
         """
-        if len(self._defects) >= self._max_defects:
-            self._beyond += 1
-            return
-        place = path if isinstance(path, str) else pointer(*path)
         self._defects.append(Defect(file, place, reason, detail))
+
+    def count(self) -> None:
+        """Note one defect that is not listed."""
+        self._beyond += 1
 
     def listing(self) -> tuple[Defect, ...]:
         """Return what was noted."""
+        listed = sorted(self._defects, key=lambda defect: self._ranks[defect.file])
         if not self._beyond:
-            return tuple(self._defects)
+            return tuple(listed)
         detail = f"{self._beyond:,} more defects of this book are not listed; mend the first ones."
-        return (*self._defects, Defect(self._defects[-1].file, "", "too_many_defects", detail))
+        return (*listed, Defect(listed[-1].file, "", "too_many_defects", detail))

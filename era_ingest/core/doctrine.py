@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from array import array
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from era_ingest.core.defects import DefectLog, excerpt
-from era_ingest.core.items import ItemReader, ParseRules, sum_cleaning
+from era_ingest.core.items import ItemReader, ParseRules
 from era_ingest.core.json_document import RawFile, parse_json
-from era_ingest.core.model import DOCTRINE_CATEGORIES, Book, Chapter, Entry
-from era_ingest.core.names import BASE_DOMAIN, book_slug
+from era_ingest.core.json_walk import JsonList
+from era_ingest.core.model import DOCTRINE_CATEGORIES, Entry
+from era_ingest.core.names import BASE_DOMAIN
+from era_ingest.core.open_book import IndexMap, OpenBook, OpenChapter
 from era_ingest.core.text import clean_prose
 from era_ingest.errors import MalformedDocumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from era_ingest.core.items import Path
 
 DEFAULT_RULES = ParseRules()
 _TEXT_KEYS = ("raw_text", "text")
+_CATEGORY_KEYS = tuple((category, category.plural) for category in DOCTRINE_CATEGORIES)
+_NO_DOMAINS = (BASE_DOMAIN,)
 
 
 def parse_doctrine(
     name: str, doctrine: RawFile, chapters: RawFile | None, rules: ParseRules = DEFAULT_RULES
-) -> Book:
+) -> OpenBook:
     """Return the book that a doctrine file, and the chapters' text beside it, make together.
 
     Chapters meet by index. Text without doctrine becomes a chapter of the domain ``base`` and a defect;
@@ -41,16 +46,16 @@ def parse_doctrine(
     """
     log = DefectLog(rules.limits.max_defects)
     reader = ItemReader(doctrine.path, rules, log)
-    title, found = _read_document(parse_json(doctrine, rules.limits), reader)
+    found = _read_document(parse_json(doctrine, rules.limits), reader)
     if chapters is None:
-        return _build_book(name, title, found, (reader,), log)
+        return OpenBook(name, found.title, _read_chapters(found, IndexMap(), reader), (reader,), log)
     text_reader = ItemReader(chapters.path, rules, log)
-    text_title, texts = _read_document(parse_json(chapters, rules.limits), text_reader, only_text=True)
-    merged = _merge(found, texts, reader, text_reader)
-    return _build_book(name, title or text_title, merged, (reader, text_reader), log)
+    texts = _Texts(_read_document(parse_json(chapters, rules.limits), text_reader), text_reader)
+    merged = _merge(found, reader, texts)
+    return OpenBook(name, found.title or texts.title, merged, (reader, text_reader), log)
 
 
-def parse_book(name: str, file: RawFile, rules: ParseRules = DEFAULT_RULES) -> Book:
+def parse_book(name: str, file: RawFile, rules: ParseRules = DEFAULT_RULES) -> OpenBook:
     """Return the book that one JSON file holds: ``{"title", "chapters": [...]}``, doctrine and text together.
 
     Raises:
@@ -59,7 +64,7 @@ def parse_book(name: str, file: RawFile, rules: ParseRules = DEFAULT_RULES) -> B
     return build_book(name, parse_json(file, rules.limits), file.path, rules)
 
 
-def build_book(name: str, document: object, file: str, rules: ParseRules = DEFAULT_RULES) -> Book:
+def build_book(name: str, document: object, file: str, rules: ParseRules = DEFAULT_RULES) -> OpenBook:
     """Return the book that a document in the shape of the one-file form holds, wherever it came from.
 
     Args:
@@ -73,118 +78,177 @@ def build_book(name: str, document: object, file: str, rules: ParseRules = DEFAU
     """
     log = DefectLog(rules.limits.max_defects)
     reader = ItemReader(file, rules, log)
-    title, found = _read_document(document, reader)
-    return _build_book(name, title, found, (reader,), log)
+    found = _read_document(document, reader)
+    return OpenBook(name, found.title, _read_chapters(found, IndexMap(), reader), (reader,), log)
 
 
-class _Found(NamedTuple):
-    """A chapter, and where it stands in its file."""
+class _Document(NamedTuple):
+    """A document's title, its chapters as they stand there, and the path to them."""
 
-    chapter: Chapter
-    path: Path
+    title: str | None
+    items: list[object] | JsonList
+    prefix: Path
 
 
-def _read_document(
-    document: object, reader: ItemReader, *, only_text: bool = False
-) -> tuple[str | None, dict[int, _Found]]:
-    """Return a document's title and its chapters by index, in the order of the file."""
-    title = None
-    items: object = document
-    prefix: Path = ()
-    if isinstance(document, dict):
-        reader.note_repeated_keys(document, ())
-        if "chapters" not in document:
-            _refuse(reader.file, "no_chapters", f'no "chapters" in the object {excerpt(document)}')
-        title = reader.title(document.get("title"), ("title",))
-        items, prefix = document["chapters"], ("chapters",)
-        if not isinstance(items, list):
-            _refuse(
-                reader.file, "chapters_not_list", f'"chapters" is no list but {excerpt(items)}', "/chapters"
-            )
-    elif not isinstance(document, list):
+def _read_document(document: object, reader: ItemReader) -> _Document:
+    """Return the parts of a document."""
+    if isinstance(document, list | JsonList):
+        return _Document(None, document, ())
+    if not isinstance(document, dict):
         _refuse(
             reader.file, "wrong_top_level", f"the top level is no list of chapters but {excerpt(document)}"
         )
-    found: dict[int, _Found] = {}
-    for position, item in enumerate(items):  # type: ignore[arg-type, var-annotated]
+    reader.note_repeated_keys(document, ())
+    if "chapters" not in document:
+        _refuse(reader.file, "no_chapters", f'no "chapters" in the object {excerpt(document)}')
+    title = reader.title(document.get("title"), ("title",))
+    items = document["chapters"]
+    if not isinstance(items, list | JsonList):
+        _refuse(reader.file, "chapters_not_list", f'"chapters" is no list but {excerpt(items)}', "/chapters")
+    return _Document(title, items, ("chapters",))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A chapter as it stands in its file: its members, its index and the path to it."""
+
+    members: dict[object, object]
+    index: int
+    path: Path
+
+
+def _read_items(
+    items: Iterable[object], prefix: Path, present: IndexMap, reader: ItemReader
+) -> Iterator[_Item]:
+    """Yield those chapters that are objects with an index of their own; note in ``present`` where each stands."""
+    for position, item in enumerate(items):
         path = (*prefix, position)
-        chapter = _read_chapter(item, path, position, reader, only_text=only_text)
-        if chapter is None:
+        if not isinstance(item, dict):
+            reader.refuse(path, "chapter_not_object", "A chapter is an object; found {}.", item)
             continue
-        if chapter.index in found:
-            detail = f"Chapter {chapter.index:,} stands at {found[chapter.index].path[-1]} already; refused."
+        reader.note_repeated_keys(item, path)
+        number = item.get("chapter_index")
+        index = position + 1 if number is None else reader.index(number, (*path, "chapter_index"))
+        if index is None:
+            continue
+        before = present.add(index, position)
+        if before is None:
+            yield _Item(item, index, path)
+        else:
+            detail = f"Chapter {index:,} stands at {before} already; refused."
             reader.refuse(path, "duplicate_chapter", detail)
-            continue
-        found[chapter.index] = _Found(chapter, path)
-    return title, found
 
 
-def _read_chapter(
-    item: object, path: Path, position: int, reader: ItemReader, *, only_text: bool
-) -> Chapter | None:
-    """Return one chapter; with ``only_text`` neither its domains nor its doctrine are looked at."""
-    if not isinstance(item, dict):
-        reader.refuse(path, "chapter_not_object", f"A chapter is an object; found {excerpt(item)}.")
-        return None
-    reader.note_repeated_keys(item, path)
-    index = reader.index(item.get("chapter_index"), (*path, "chapter_index"), position=position)
-    if index is None:
-        return None
-    text_key = next((key for key in _TEXT_KEYS if item.get(key) is not None), _TEXT_KEYS[0])
-    return Chapter(
-        index=index,
-        title=reader.title(item.get("chapter_title"), (*path, "chapter_title")),
-        domains=reader.domains(None if only_text else item.get("domains"), (*path, "domains")),
-        entries=() if only_text else tuple(_read_entries(item, path, reader)),
-        text=reader.prose(item.get(text_key), (*path, text_key), clean_prose),
+def _read_chapters(document: _Document, present: IndexMap, reader: ItemReader) -> Iterator[OpenChapter]:
+    """Yield the chapters of a document, in its order."""
+    for item in _read_items(document.items, document.prefix, present, reader):
+        yield _open_chapter(item, reader)
+
+
+def _open_chapter(item: _Item, reader: ItemReader) -> OpenChapter:
+    """Return one chapter; its entries are read when they are asked for."""
+    members, path = item.members, item.path
+    domains = members.get("domains")
+    return OpenChapter(
+        index=item.index,
+        title=_read_title(members, path, reader),
+        domains=_NO_DOMAINS if domains is None else reader.domains(domains, (*path, "domains")),
+        entries=_read_entries(members, path, reader),
+        text=_read_prose(members, path, reader),
     )
 
 
-def _read_entries(item: dict[object, object], path: Path, reader: ItemReader) -> Iterator[Entry]:
+def _read_title(members: dict[object, object], path: Path, reader: ItemReader) -> str | None:
+    title = members.get("chapter_title")
+    return None if title is None else reader.title(title, (*path, "chapter_title"))
+
+
+def _read_prose(members: dict[object, object], path: Path, reader: ItemReader) -> str:
+    for key in _TEXT_KEYS:
+        text = members.get(key)
+        if text is not None:
+            return reader.prose(text, (*path, key), clean_prose)
+    return ""
+
+
+def _read_entries(members: dict[object, object], path: Path, reader: ItemReader) -> Iterator[Entry]:
     """Yield a chapter's doctrine; of equal texts in one category the first."""
-    for category in DOCTRINE_CATEGORIES:
+    for category, key in _CATEGORY_KEYS:
+        items = members.get(key)
+        if items is None:
+            continue
         seen: set[str] = set()
-        for entry in reader.entries(category, item.get(category.plural), (*path, category.plural)):
+        for entry in reader.entries(category, items, (*path, key)):
             if entry.text not in seen:
                 seen.add(entry.text)
                 yield entry
 
 
-def _merge(
-    doctrine: dict[int, _Found], texts: dict[int, _Found], reader: ItemReader, text_reader: ItemReader
-) -> dict[int, _Found]:
+class _Texts:
+    """The chapters' texts: found by index, decoded one at a time.
+
+    Args:
+        document: The file of texts.
+        reader: Its reader.
+    """
+
+    def __init__(self, document: _Document, reader: ItemReader) -> None:
+        assert isinstance(document.items, JsonList)  # it comes from a file
+        self.reader = reader
+        self.title = document.title
+        self._items = document.items
+        self._prefix = document.prefix
+        self._places = array("q")
+        self._positions = IndexMap()
+        for _ in _read_items(self._note_places(), self._prefix, self._positions, reader):
+            pass
+
+    def read(self, index: int) -> OpenChapter | None:
+        """Return the text of a chapter, as a chapter without doctrine; None where there is none."""
+        position = self._positions.get(index)
+        if position is None:
+            return None
+        members = self._items.at(self._places[position])
+        path = (*self._prefix, position)
+        return OpenChapter(
+            index=index,
+            title=_read_title(members, path, self.reader),
+            domains=_NO_DOMAINS,
+            entries=iter(()),
+            text=_read_prose(members, path, self.reader),
+        )
+
+    def read_without(self, doctrine: IndexMap) -> Iterator[tuple[OpenChapter, Path]]:
+        """Yield the chapters that have no doctrine, each with the path to it."""
+        for index, position in self._positions.items():
+            if doctrine.get(index) is None and (chapter := self.read(index)):
+                yield chapter, (*self._prefix, position)
+
+    def _note_places(self) -> Iterator[object]:
+        for place, item in self._items.places():
+            self._places.append(place)
+            yield item
+
+
+def _merge(document: _Document, reader: ItemReader, texts: _Texts) -> Iterator[OpenChapter]:
     """Lay the chapters' text to their doctrine; say where one lacks the other."""
-    merged: dict[int, _Found] = {}
-    for index, (chapter, path) in doctrine.items():
-        merged[index] = _Found(chapter, path)
-        if index in texts:
-            text = texts[index].chapter
-            whole = replace(chapter, title=chapter.title or text.title, text=text.text or chapter.text)
-            merged[index] = _Found(whole, path)
-        elif not chapter.text:
-            detail = f"Chapter {index:,} has doctrine but no text in {text_reader.file}."
-            reader.refuse(path, "chapter_without_text", detail)
-    for index, (chapter, path) in texts.items():
-        if index not in doctrine:
-            detail = (
-                f"Chapter {index:,} has text but no doctrine in {reader.file}; loaded as {BASE_DOMAIN!r}."
-            )
-            text_reader.refuse(path, "chapter_without_doctrine", detail)
-            merged[index] = _Found(chapter, path)
-    return merged
-
-
-def _build_book(
-    name: str, title: str | None, found: dict[int, _Found], readers: tuple[ItemReader, ...], log: DefectLog
-) -> Book:
-    return Book(
-        name=name,
-        slug=book_slug(name),
-        title=title,
-        chapters=tuple(found[index].chapter for index in sorted(found)),
-        defects=log.listing(),
-        cleaning=sum_cleaning(readers),
-    )
+    doctrine = IndexMap()
+    for item in _read_items(document.items, document.prefix, doctrine, reader):
+        chapter = _open_chapter(item, reader)
+        text = texts.read(item.index)
+        if text is not None:
+            yield replace(chapter, title=chapter.title or text.title, text=text.text or chapter.text)
+            continue
+        yield chapter
+        if not chapter.text:
+            detail = f"Chapter {item.index:,} has doctrine but no text in {texts.reader.file}."
+            reader.refuse(item.path, "chapter_without_text", detail)
+    for chapter, path in texts.read_without(doctrine):
+        detail = (
+            f"Chapter {chapter.index:,} has text but no doctrine in {reader.file}; loaded as {BASE_DOMAIN!r}."
+        )
+        texts.reader.refuse(path, "chapter_without_doctrine", detail)
+        yield chapter
 
 
 def _refuse(file: str, reason: str, what: str, pointer: str = "") -> NoReturn:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from era_ingest.core.defects import DefectLog, excerpt
-from era_ingest.core.json_document import JsonObject
+from era_ingest.core.defects import DefectLog, excerpt, pointer
+from era_ingest.core.json_walk import JsonList, JsonObject
 from era_ingest.core.limits import InputLimits
 from era_ingest.core.model import Category, CleaningCounts, Entry
 from era_ingest.core.names import BASE_DOMAIN, DomainNames
@@ -53,30 +54,44 @@ class ItemReader:
         self._rules = rules
         self._limits = rules.limits
         self._log = log
+        log.begin(file)
         self.cleaning = NOTHING_CHANGED
 
-    def refuse(self, path: Path, reason: str, detail: str) -> None:
-        """Note one defect of this file."""
-        self._log.add(self.file, path, reason, detail)
+    def refuse(self, path: Path, reason: str, detail: str, *found: object) -> None:
+        """Note one defect of this file.
+
+        Args:
+            path: Where it stands.
+            reason: A short stable code.
+            detail: One sentence; ``{}`` in it stands for an excerpt of each value found.
+            found: Those values.
+        """
+        if self._log.is_full:
+            self._log.count()
+            return
+        shown = detail.format(*map(excerpt, found)) if found else detail
+        self._log.add(self.file, self.show_place(path), reason, shown)
+
+    def show_place(self, path: Path) -> str:
+        """Return a place as defects name it: a JSON pointer."""
+        return pointer(*path)
 
     def note_repeated_keys(self, value: object, path: Path) -> None:
         """Note what an object's repeated keys held before the last of them."""
         if isinstance(value, JsonObject):
             for key, refused in value.refused:
-                detail = f"The key stands twice; the last one counts. Refused: {excerpt(refused)}."
-                self.refuse((*path, key), "duplicate_key", detail)
+                detail = "The key stands twice; the last one counts. Refused: {}."
+                self.refuse((*path, key), "duplicate_key", detail, refused)
 
-    def index(self, value: object, path: Path, *, position: int) -> int | None:
-        """Return a chapter's index, its 1-based position where it has none, or None and a defect."""
-        if value is None:
-            return position + 1
+    def index(self, value: object, path: Path) -> int | None:
+        """Return a chapter's index, or None and a defect."""
         is_figures = isinstance(value, str) and value.strip().isdecimal() and len(value) <= _INDEX_DIGITS
         if is_figures or (isinstance(value, float) and value.is_integer()):
             value = int(value)  # type: ignore[call-overload]
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_CHAPTER_INDEX:
             return value
-        detail = f"A chapter's index is a number from 0 to {MAX_CHAPTER_INDEX:,}; found {excerpt(value)}."
-        self.refuse(path, "bad_chapter_index", detail)
+        detail = f"A chapter's index is a number from 0 to {MAX_CHAPTER_INDEX:,}; found {{}}."
+        self.refuse(path, "bad_chapter_index", detail, value)
         return None
 
     def title(self, value: object, path: Path) -> str | None:
@@ -84,8 +99,8 @@ class ItemReader:
         if value is None:
             return None
         if not isinstance(value, str) or len(value) > self._limits.max_title_chars:
-            detail = f"A title is a text of at most {self._limits.max_title_chars:,} characters; "
-            self.refuse(path, "bad_title", f"{detail}found {excerpt(value)}.")
+            detail = f"A title is a text of at most {self._limits.max_title_chars:,} characters; found {{}}."
+            self.refuse(path, "bad_title", detail, value)
             return None
         return self._cleaned(clean_line, value) or None
 
@@ -94,7 +109,7 @@ class ItemReader:
         if value is None:
             return ""
         if not isinstance(value, str):
-            self.refuse(path, "text_not_string", f"A chapter's text is a string; found {excerpt(value)}.")
+            self.refuse(path, "text_not_string", "A chapter's text is a string; found {}.", value)
             return ""
         if len(value) > self._limits.max_chapter_chars:
             self._refuse_length(value, path, self._limits.max_chapter_chars)
@@ -107,14 +122,15 @@ class ItemReader:
             return (BASE_DOMAIN,)
         if isinstance(value, str):
             value = [value]
-        if not isinstance(value, list):
-            self.refuse(path, "domains_not_list", f"Domains are a list of names; found {excerpt(value)}.")
+        if not isinstance(value, list | JsonList):
+            self.refuse(path, "domains_not_list", "Domains are a list of names; found {}.", value)
             return (BASE_DOMAIN,)
         limit = self._limits.max_domains
-        if len(value) > limit:
+        first = list(islice(value, limit + 1))
+        if len(first) > limit:
             detail = f"{len(value):,} domains in one chapter; those beyond {limit:,} are refused."
             self.refuse(path, "too_many_domains", detail)
-        named = (self._domain(item, (*path, position)) for position, item in enumerate(value[:limit]))
+        named = (self._domain(item, (*path, position)) for position, item in enumerate(first[:limit]))
         return tuple(sorted({domain for domain in named if domain})) or (BASE_DOMAIN,)
 
     def entries(self, category: Category, value: object, path: Path) -> Iterator[Entry]:
@@ -123,11 +139,18 @@ class ItemReader:
             return
         if isinstance(value, str):
             value = [value]
-        if not isinstance(value, list):
-            detail = f"{category.plural.capitalize()} are a list; found {excerpt(value)}."
-            self.refuse(path, "category_not_list", detail)
+        if not isinstance(value, list | JsonList):
+            detail = f"{category.plural.capitalize()} are a list; found {{}}."
+            self.refuse(path, "category_not_list", detail, value)
             return
+        limit = self._limits.max_entries
         for position, item in enumerate(value):
+            if position == limit:
+                detail = (
+                    f"{len(value):,} {category.plural} in one chapter; those beyond {limit:,} are refused."
+                )
+                self.refuse(path, "too_many_entries", detail)
+                return
             entry = self._entry(category, item, path, position)
             if entry is not None:
                 yield entry
@@ -140,17 +163,15 @@ class ItemReader:
             statement = _first_text(item, ("text", "statement", "extraction", category.value, "generalized"))
             weight = self._weight(item.get("weight"), (*path, position, "weight"))
         if not isinstance(statement, str):
-            detail = f"An item is a text, or an object with a text in it; found {excerpt(item)}."
-            self.refuse((*path, position), "unknown_item_shape", detail)
+            detail = "An item is a text, or an object with a text in it; found {}."
+            self.refuse((*path, position), "unknown_item_shape", detail, item)
             return None
         if len(statement) > self._limits.max_entry_chars:
             self._refuse_length(statement, (*path, position), self._limits.max_entry_chars)
             return None
         text = self._cleaned(clean_line, statement)
         if not text:
-            self.refuse(
-                (*path, position), "empty_text", f"Nothing is left after cleaning {excerpt(statement)}."
-            )
+            self.refuse((*path, position), "empty_text", "Nothing is left after cleaning {}.", statement)
             return None
         return Entry(category, text, weight)
 
@@ -166,15 +187,13 @@ class ItemReader:
                 number = math.nan
         if MIN_WEIGHT <= number <= MAX_WEIGHT:
             return number
-        detail = (
-            f"A weight is a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}; found {excerpt(value)}, used 1."
-        )
-        self.refuse(path, "bad_weight", detail)
+        detail = f"A weight is a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}; found {{}}, used 1."
+        self.refuse(path, "bad_weight", detail, value)
         return 1.0
 
     def _domain(self, item: object, path: Path) -> str | None:
         if not isinstance(item, str) or _is_container_text(item):
-            self.refuse(path, "domain_not_text", f"A domain is a name; found {excerpt(item)}.")
+            self.refuse(path, "domain_not_text", "A domain is a name; found {}.", item)
             return None
         try:
             return self._rules.domains.normalise(self._cleaned(clean_line, item))
@@ -189,8 +208,8 @@ class ItemReader:
         return cleaned
 
     def _refuse_length(self, text: str, path: Path, limit: int) -> None:
-        detail = f"{len(text):,} characters, over {limit:,}; it begins {excerpt(text[:60])}."
-        self.refuse(path, "text_too_long", detail)
+        detail = f"{len(text):,} characters, over {limit:,}; it begins {{}}."
+        self.refuse(path, "text_too_long", detail, text[:60])
 
 
 def sum_cleaning(readers: Iterable[ItemReader]) -> CleaningCounts:

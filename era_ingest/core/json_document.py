@@ -1,15 +1,13 @@
-"""Bytes to a JSON value, or an error that says what is wrong where.
-
-The standard library's decoder is used on purpose: faster ones keep the last of two equal keys without a word,
-and refuse lone surrogates and NaN, which real files hold and cleaning mends.
-"""
+"""Bytes to a JSON value, or an error that says what is wrong where."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from era_ingest.core.json_walk import MAX_MEMBERS, TooManyMembersError, read_value, skip_value
 from era_ingest.core.limits import InputLimits
 from era_ingest.errors import MalformedDocumentError
 
@@ -17,8 +15,11 @@ DEFAULT_LIMITS = InputLimits()
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 _CUT = frozenset({"unexpected end of data", "truncated data"})
 _LONGEST_ESCAPE = len("\\uXXXX")
-_EXACT_DIGITS = 18
 _SPACE = " \t\n\r"
+_CONTENT = re.compile(r"[^ \t\n\r\0]")
+_BEGIN = re.compile(r"[^ \t\n\r]|\Z")
+WALKED_LEVELS = 4
+"""The document, its chapters, a chapter, a list in it: what lies deeper is small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +30,18 @@ class RawFile:
     data: bytes
 
 
-class JsonObject(dict[str, Any]):
-    """A JSON object that remembers what a repeated key held before.
-
-    Attributes:
-        refused: Key and value of each member that a later one of the same name replaced.
-    """
-
-    refused: tuple[tuple[str, Any], ...] = ()
-
-
 def parse_json(file: RawFile, limits: InputLimits = DEFAULT_LIMITS) -> object:
-    """Return the one JSON value that a file holds.
+    """Return the one JSON value that a file holds, valid to its end; its outer lists as ``json_walk.JsonList``.
 
     Accepted beyond RFC 8259: a byte order mark, UTF-16 and UTF-32, ``NaN`` and ``Infinity``, lone surrogates.
-    Of equal keys the last one counts, as everywhere; the object keeps the others in ``refused``.
+    Of equal keys the last one counts, as everywhere; ``json_walk.JsonObject`` keeps the others.
 
     Raises:
         MalformedDocumentError: ``reason`` is ``empty``, ``not_unicode``, ``not_json``, ``truncated``,
             ``trailing_data``, ``too_deep`` or ``too_many_values``.
     """
     text = decode_text(file, detect_json=True)
-    if not text.strip(_SPACE + "\0"):
+    if not _CONTENT.search(text):
         _refuse(file, "empty", "The file is empty; it may still be on its way.")
     values = sum(text.count(mark) for mark in ("[", "{", '":', '" :'))
     if values > limits.max_values:
@@ -59,22 +50,24 @@ def parse_json(file: RawFile, limits: InputLimits = DEFAULT_LIMITS) -> object:
             "too_many_values",
             f"It holds some {values:,} lists, objects and members, over {limits.max_values:,}: split it.",
         )
-    begin = len(text) - len(text.lstrip(_SPACE))
+    begin = _start_of(_BEGIN.search(text))
     try:
-        value, end = _DECODER.raw_decode(text, begin)
+        end = skip_value(text, begin, WALKED_LEVELS)
     except json.JSONDecodeError as error:
         _refuse_syntax(file, text, error)
     except RecursionError:
         _refuse(file, "too_deep", "It is nested deeper than any book is.")
+    except TooManyMembersError:
+        _refuse(file, "too_many_values", f"An object in it has over {MAX_MEMBERS:,} members: it is no book.")
     except ValueError as error:
         _refuse(file, "not_json", f"It cannot be read as JSON: {str(error)[:120]}.")
-    if text[end:].strip(_SPACE):
+    if _start_of(_BEGIN.search(text, end)) < len(text):
         _refuse(
             file,
             "trailing_data",
             f"There is data after the end of the JSON, at {_place(text, end)}: keep one document a file.",
         )
-    return value
+    return read_value(text, begin, WALKED_LEVELS)
 
 
 def decode_text(file: RawFile, *, detect_json: bool = False) -> str:
@@ -105,22 +98,6 @@ def _has_mark(data: bytes) -> bool:
     return data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"))
 
 
-def _build_object(pairs: list[tuple[str, Any]]) -> JsonObject:
-    built = JsonObject(pairs)
-    if len(built) != len(pairs):
-        last = {key: position for position, (key, _) in enumerate(pairs)}
-        built.refused = tuple(pair for position, pair in enumerate(pairs) if last[pair[0]] != position)
-    return built
-
-
-def _parse_int(digits: str) -> int | float:
-    """Return an int; a float beyond 18 digits: converting thousands of digits takes quadratic time."""
-    return int(digits) if len(digits) <= _EXACT_DIGITS else float(digits)
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_build_object, parse_int=_parse_int)
-
-
 def _refuse_syntax(file: RawFile, text: str, error: json.JSONDecodeError) -> NoReturn:
     """Say whether the text only ends too early, or is wrong in the middle."""
     rest = text[error.pos : error.pos + _LONGEST_ESCAPE + 4].rstrip(_SPACE)
@@ -138,6 +115,11 @@ def _refuse_syntax(file: RawFile, text: str, error: json.JSONDecodeError) -> NoR
             f"The JSON ends too early, at {_place(text, len(text))}: it was cut, or is still being written.",
         )
     _refuse(file, "not_json", f"It is no JSON: {error.msg} at {_place(text, error.pos)}.")
+
+
+def _start_of(match: re.Match[str] | None) -> int:
+    assert match is not None
+    return match.start()
 
 
 def _place(text: str, position: int) -> str:

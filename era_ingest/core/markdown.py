@@ -9,21 +9,26 @@ stand alone. Chapters count from 1; text before the first heading is chapter 0.
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from era_ingest.core.defects import DefectLog
 from era_ingest.core.items import ItemReader, ParseRules
 from era_ingest.core.json_document import RawFile, decode_text
-from era_ingest.core.model import Book, Chapter
-from era_ingest.core.names import BASE_DOMAIN, book_slug
+from era_ingest.core.names import BASE_DOMAIN
+from era_ingest.core.open_book import OpenBook, OpenChapter
 from era_ingest.core.text import clean_prose
 from era_ingest.errors import MalformedDocumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from era_ingest.core.items import Path
+
 DEFAULT_RULES = ParseRules()
+_CONTENT = re.compile("[^\0 \t\r\n\x0c]")
 _LINE_ENDS = re.compile("\r\n?|\x0c")
 _ATX = re.compile(r"[ ]{0,3}(#{1,6})(?:[ \t]+(.*))?$")
 _SETEXT = re.compile(r"[ ]{0,3}(=+|-{2,})[ \t]*$")
@@ -39,6 +44,30 @@ _PLAIN = re.compile(
 )
 
 
+class _Lines:
+    """The lines of a text, cut when they are asked for: as strings of their own they would take twenty times its size.
+
+    Args:
+        text: Its lines end with a line feed.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._starts = array("I", [0])
+        self._starts.extend(end.end() for end in re.finditer("\n", text))
+        self._starts.append(len(text) + 1)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, at: int) -> str:
+        return self._text[self._starts[at] : self._starts[at + 1] - 1]
+
+    def between(self, begin: int, end: int) -> str:
+        """Return the lines from ``begin`` to before ``end``, without the last one's end."""
+        return self._text[self._starts[begin] : max(self._starts[begin], self._starts[end] - 1)]
+
+
 class _Heading(NamedTuple):
     """A heading: its first line, the line after it, its level (1 the highest), and its words."""
 
@@ -51,21 +80,21 @@ class _Heading(NamedTuple):
 class _Outline(NamedTuple):
     """A text's lines, and the headings that open its chapters; lines before ``start`` are no text."""
 
-    lines: list[str]
+    lines: _Lines
     start: int
     headings: list[_Heading]
     title: _Heading | None
 
 
-def parse_markdown(name: str, file: RawFile, rules: ParseRules = DEFAULT_RULES) -> Book:
+def parse_markdown(name: str, file: RawFile, rules: ParseRules = DEFAULT_RULES) -> OpenBook:
     """Return the chapters of a Markdown file.
 
     Raises:
-        MalformedDocumentError: ``reason`` is ``not_unicode`` or ``empty``.
+        MalformedDocumentError: ``reason`` is ``not_unicode``, ``empty`` or ``too_many_headings``.
     """
     lines = _read_lines(file)
     start = _after_front_matter(lines)
-    headings = list(_markdown_headings(lines, start))
+    headings = _bounded(_markdown_headings(lines, start), file, rules)
     title = None
     if headings and sum(heading.level <= headings[0].level for heading in headings) == 1 < len(headings):
         title, *headings = headings
@@ -75,32 +104,48 @@ def parse_markdown(name: str, file: RawFile, rules: ParseRules = DEFAULT_RULES) 
     return _build_book(name, file, _Outline(lines, start, chapters, title), rules)
 
 
-def parse_text(name: str, file: RawFile, rules: ParseRules = DEFAULT_RULES) -> Book:
+def parse_text(name: str, file: RawFile, rules: ParseRules = DEFAULT_RULES) -> OpenBook:
     """Return the chapters of a plain text.
 
     Raises:
-        MalformedDocumentError: ``reason`` is ``not_unicode`` or ``empty``.
+        MalformedDocumentError: ``reason`` is ``not_unicode``, ``empty`` or ``too_many_headings``.
     """
     lines = _read_lines(file)
-    return _build_book(name, file, _Outline(lines, 0, list(_plain_headings(lines)), None), rules)
+    return _build_book(
+        name, file, _Outline(lines, 0, _bounded(_plain_headings(lines), file, rules), None), rules
+    )
 
 
-def _read_lines(file: RawFile) -> list[str]:
+def _bounded(headings: Iterator[_Heading], file: RawFile, rules: ParseRules) -> list[_Heading]:
+    """Return the headings.
+
+    Raises:
+        MalformedDocumentError: There are more than any book has.
+    """
+    limit = rules.limits.max_headings
+    found = list(islice(headings, limit + 1))
+    if len(found) > limit:
+        message = f"{file.path}: it has over {limit:,} headings: split it."
+        raise MalformedDocumentError(message, file=file.path, reason="too_many_headings")
+    return found
+
+
+def _read_lines(file: RawFile) -> _Lines:
     text = decode_text(file).removeprefix("\ufeff")
-    if not text.strip("\0 \t\r\n\x0c"):
+    if not _CONTENT.search(text):
         message = f"{file.path}: the file is empty; it may still be on its way."
         raise MalformedDocumentError(message, file=file.path, reason="empty")
-    return _LINE_ENDS.sub(lambda end: "\n\n" if end.group() == "\x0c" else "\n", text).split("\n")
+    return _Lines(_LINE_ENDS.sub(lambda end: "\n\n" if end.group() == "\x0c" else "\n", text))
 
 
-def _after_front_matter(lines: list[str]) -> int:
+def _after_front_matter(lines: _Lines) -> int:
     """Return the line after a YAML block at the file's beginning; 0 where there is none."""
     if lines[0].rstrip() != "---":
         return 0
     return next((at + 1 for at in range(1, len(lines)) if lines[at].rstrip() in {"---", "..."}), 0)
 
 
-def _markdown_headings(lines: list[str], start: int) -> Iterator[_Heading]:
+def _markdown_headings(lines: _Lines, start: int) -> Iterator[_Heading]:
     fence = ""
     for at in range(start, len(lines)):
         line = lines[at]
@@ -116,7 +161,7 @@ def _markdown_headings(lines: list[str], start: int) -> Iterator[_Heading]:
             yield _Heading(at - 1, at + 1, 1 if match[1][0] == "=" else 2, lines[at - 1].strip())
 
 
-def _is_one_line_paragraph(lines: list[str], at: int, start: int) -> bool:
+def _is_one_line_paragraph(lines: _Lines, at: int, start: int) -> bool:
     """Say whether a line of words stands alone: then an underline makes it a heading."""
     words = lines[at].strip()
     is_words = bool(words) and not words.startswith(("#", ">", "- ", "* ", "|", "```", "~~~"))
@@ -129,9 +174,9 @@ def _split_level(headings: list[_Heading]) -> int:
     return min((level for level, count in counts.items() if count > 1), default=max(counts, default=0))
 
 
-def _plain_headings(lines: list[str]) -> Iterator[_Heading]:
-    for at, line in enumerate(lines):
-        words = line.strip()
+def _plain_headings(lines: _Lines) -> Iterator[_Heading]:
+    for at in range(len(lines)):
+        words = lines[at].strip()
         if len(words) > _MAX_PLAIN_HEADING_CHARS or not _PLAIN.match(words):
             continue
         stands_alone = (at == 0 or not lines[at - 1].strip()) and (
@@ -148,22 +193,27 @@ def _without_tail(words: str) -> str:
     return opened.rstrip() if not opened or opened[-1] in " \t" else body
 
 
-def _build_book(name: str, file: RawFile, outline: _Outline, rules: ParseRules) -> Book:
+def _build_book(name: str, file: RawFile, outline: _Outline, rules: ParseRules) -> OpenBook:
+    log = DefectLog(rules.limits.max_defects)
+    reader = _LineReader(file.path, rules, log)
+    title_line = outline.title
+    title = reader.title(title_line.words, (title_line.line + 1,)) if title_line else None
+    return OpenBook(name, title, _read_chapters(outline, reader), (reader,), log)
+
+
+def _read_chapters(outline: _Outline, reader: ItemReader) -> Iterator[OpenChapter]:
     """Cut the lines at the headings.
 
     A heading that no text follows opens no chapter; it stands before the next one's in that one's title.
     """
-    log = DefectLog(rules.limits.max_defects)
-    reader = _LineReader(file.path, rules, log)
     opening = _Heading(outline.start, outline.start, 0, "")
     ends = [*(heading.line for heading in outline.headings), len(outline.lines)]
-    chapters: list[Chapter] = []
     waiting: list[str] = []
     index = 0
     for heading, end in zip([opening, *outline.headings], ends, strict=True):
         if heading.words:
             waiting = [*waiting[-1:], heading.words]
-        body = "\n".join(outline.lines[heading.after : end])
+        body = outline.lines.between(heading.after, end)
         if not body or body.isspace():
             continue
         place = (heading.line + 1,)
@@ -171,20 +221,12 @@ def _build_book(name: str, file: RawFile, outline: _Outline, rules: ParseRules) 
         title = reader.title(" \u2014 ".join(waiting) or None, place)
         waiting = []
         if text := reader.prose(body, place, clean_prose):
-            chapters.append(Chapter(index, title, (BASE_DOMAIN,), (), text))
-    title_line = outline.title
-    return Book(
-        name=name,
-        slug=book_slug(name),
-        title=reader.title(title_line.words, (title_line.line + 1,)) if title_line else None,
-        chapters=tuple(chapters),
-        defects=log.listing(),
-        cleaning=reader.cleaning,
-    )
+            yield OpenChapter(index, title, (BASE_DOMAIN,), iter(()), text)
 
 
 class _LineReader(ItemReader):
     """Reports places as ``line:<n>``, counted from 1."""
 
-    def refuse(self, path: tuple[str | int, ...], reason: str, detail: str) -> None:
-        self._log.add(self.file, f"line:{path[0]}", reason, detail)
+    def show_place(self, path: Path) -> str:
+        """Return the line."""
+        return f"line:{path[0]}"

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from era_ingest.core.model import CleaningCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NOTHING_CHANGED = CleaningCounts()
 MAX_MARKS_IN_A_ROW = 30
@@ -54,8 +57,17 @@ def clean_prose(text: str) -> Cleaned:
     """
     visible, counts = _remove_unwanted(text)
     lines = _PAGE_END.sub("\n\n", _LINE_END.sub("\n", visible))
-    paragraphs = (_fold_space(paragraph) for paragraph in _BLANK_LINES.split(lines))
-    return Cleaned("\n\n".join(filter(None, paragraphs)), counts)
+    folded = (_fold_space(paragraph) for paragraph in _paragraphs(lines))
+    return Cleaned("\n\n".join(filter(None, folded)), counts)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Yield what stands between blank lines, one at a time: together they would be the text again."""
+    begin = 0
+    for blank in _BLANK_LINES.finditer(text):
+        yield text[begin : blank.start()]
+        begin = blank.end()
+    yield text[begin:] if begin else text
 
 
 def _remove_unwanted(text: str) -> Cleaned:

@@ -14,19 +14,18 @@ from era_ingest.core.items import ParseRules
 from era_ingest.core.json_document import RawFile
 from era_ingest.core.limits import InputLimits
 from era_ingest.core.markdown import parse_markdown, parse_text
-from era_ingest.core.model import Category
 from era_ingest.core.names import DomainNames, show_name
 from era_ingest.core.record import BookRecord, FileDigest
 from era_ingest.errors import EraError, MalformedDocumentError
 from era_ingest.pipelines.chunked import ChunkedBook
 from era_ingest.pipelines.files import digest_file, read_file
 from era_ingest.pipelines.formats import discover_readers, load_reader
-from era_ingest.store.chunk_table import build_table
+from era_ingest.store.chunk_table import ChunkTableBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from era_ingest.core.model import Book
+    from era_ingest.core.open_book import OpenBook
     from era_ingest.core.source import BookSource
     from era_ingest.settings import Settings
 
@@ -76,8 +75,8 @@ class ReadOptions:
         )
 
 
-def read_book(source: BookSource, options: ReadOptions) -> tuple[Book, tuple[FileDigest, ...]]:
-    """Return a book, and the digests of the bytes that it came from.
+def open_book(source: BookSource, options: ReadOptions) -> tuple[OpenBook, tuple[FileDigest, ...]]:
+    """Return a book that is ready to be read, and the digests of the bytes that it comes from.
 
     Raises:
         MalformedDocumentError: It is no book, or cannot be read just now.
@@ -95,10 +94,14 @@ def read_book(source: BookSource, options: ReadOptions) -> tuple[Book, tuple[Fil
 
 
 def read_chunks(source: BookSource, options: ReadOptions) -> ChunkedBook:
-    """Return a book as chunks; raises like `read_book`."""
-    book, digests = read_book(source, options)
-    chunks = build_chunks(book, options.passages)
-    passages = sum(chunk.category is Category.PASSAGE for chunk in chunks)
+    """Return a book as chunks; raises like `open_book`."""
+    book, digests = open_book(source, options)
+    builder = ChunkTableBuilder()
+    chapters = 0
+    for chapter in book:
+        chapters += 1
+        for chunk in build_chunks(book.name, chapter, options.passages):
+            builder.add(chunk, title=chapter.title)
     record = BookRecord(
         name=book.name,
         slug=book.slug,
@@ -107,14 +110,13 @@ def read_chunks(source: BookSource, options: ReadOptions) -> ChunkedBook:
         format=source.format,
         files=digests,
         processing=options.processing,
-        chapters=len(book.chapters),
-        entries=len(chunks) - passages,
-        passages=passages,
+        chapters=chapters,
+        entries=builder.entries,
+        passages=builder.passages,
         defects=book.defects,
         cleaning=book.cleaning,
     )
-    titles = {chapter.index: chapter.title for chapter in book.chapters}
-    return ChunkedBook(record, build_table(chunks, titles=titles, record=record))
+    return ChunkedBook(record, builder.finish(record))
 
 
 def read_or_refuse(source: BookSource, options: ReadOptions) -> ChunkedBook | EraError:
@@ -138,7 +140,7 @@ def refusal(source: BookSource, reason: str, what: str) -> MalformedDocumentErro
     return MalformedDocumentError(f"{shown} {what}", file=shown, reason=reason)
 
 
-def _parse(source: BookSource, raw: list[RawFile], rules: ParseRules) -> Book:
+def _parse(source: BookSource, raw: list[RawFile], rules: ParseRules) -> OpenBook:
     """Parse what was read of a built-in format."""
     if source.format == "doctrine":
         return parse_doctrine(source.name, raw[0], raw[1] if len(raw) > 1 else None, rules)
@@ -148,7 +150,7 @@ def _parse(source: BookSource, raw: list[RawFile], rules: ParseRules) -> Book:
     return parse(source.name, raw[0], rules)
 
 
-def _read_plugged(source: BookSource, options: ReadOptions, rules: ParseRules) -> Book:
+def _read_plugged(source: BookSource, options: ReadOptions, rules: ParseRules) -> OpenBook:
     """Let a plugged-in reader read; what it raises refuses this book."""
     path = source.files[0].path
     try:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from era_ingest.pipelines.book_reading import ReadOptions, read_book, read_chunks, read_or_refuse
+from era_ingest.pipelines.book_reading import ReadOptions, open_book, read_chunks, read_or_refuse
 from era_ingest.pipelines.reader_pool import ReaderPool
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from era_ingest.errors import EraError
     from era_ingest.pipelines.chunked import ChunkedBook
 
-__all__ = ["ReadOptions", "read_book", "read_books", "read_chunks", "read_or_refuse", "usable_cores"]
+__all__ = ["ReadOptions", "open_book", "read_books", "read_chunks", "read_or_refuse", "usable_cores"]
 
 MIN_PARALLEL_BOOKS = 4
 MIN_PARALLEL_BYTES = 16 * 1024 * 1024

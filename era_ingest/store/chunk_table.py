@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 RECORD_KEY = b"era.record"
+BATCH_ROWS = 8_192
 
 _FIELDS: list[Any] = [
     pa.field("id", pa.binary(16), nullable=False),
@@ -60,6 +61,70 @@ class BookRows:
     texts_reused: int = 0
 
 
+class ChunkTableBuilder:
+    """Puts chunks into a table as they come; no more than ``BATCH_ROWS`` of them are held as objects."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Chunk, str | None]] = []
+        self._batches: list[pa.RecordBatch] = []
+        self._last_chapter = 0
+        self._in_order = True
+        self.passages = 0
+        self.entries = 0
+
+    def add(self, chunk: Chunk, *, title: str | None = None) -> None:
+        """Add a chunk; ids are unique, and the chunks of a chapter follow one another.
+
+        Args:
+            chunk: The chunk.
+            title: Its chapter's.
+        """
+        self._in_order = self._in_order and chunk.chapter >= self._last_chapter
+        self._last_chapter = chunk.chapter
+        if chunk.category is Category.PASSAGE:
+            self.passages += 1
+        else:
+            self.entries += 1
+        self._rows.append((chunk, title))
+        if len(self._rows) == BATCH_ROWS:
+            self._close_batch()
+
+    def finish(self, record: BookRecord | None = None) -> pa.Table:
+        """Return the table, ordered by chapter.
+
+        Args:
+            record: The book's record; it travels in the table's metadata, see ``record_of``.
+        """
+        self._close_batch()
+        table = pa.Table.from_batches(self._batches, schema=SCHEMA)
+        if not self._in_order:
+            table = table.sort_by([("chapter", "ascending")])  # stable
+        if record is None:
+            return table
+        return table.replace_schema_metadata(
+            {**(SCHEMA.metadata or {}), RECORD_KEY: record.to_json().encode()}
+        )
+
+    def _close_batch(self) -> None:
+        rows, self._rows = self._rows, []
+        if not rows and self._batches:
+            return
+        arrays: list[Any] = [
+            fixed_binary_array([chunk.id.bytes for chunk, _ in rows], 16),
+            string_array([chunk.book for chunk, _ in rows]),
+            int32_array([chunk.chapter for chunk, _ in rows]),
+            string_array([title for _, title in rows]),
+            string_array([chunk.category.value for chunk, _ in rows]),
+            string_list_array([chunk.domains for chunk, _ in rows]),
+            string_array([chunk.text for chunk, _ in rows]),
+            float64_array([chunk.weight for chunk, _ in rows]),
+            fixed_binary_array([chunk.content_hash for chunk, _ in rows], 32),
+            int32_array([chunk.start for chunk, _ in rows]),
+            int32_array([chunk.end for chunk, _ in rows]),
+        ]
+        self._batches.append(pa.record_batch(arrays, schema=SCHEMA))
+
+
 def build_table(
     chunks: Iterable[Chunk],
     *,
@@ -71,27 +136,12 @@ def build_table(
     Args:
         chunks: Chunks of one book, unique by id, in document order.
         titles: Chapter titles by chapter index.
-        record: The book's record; it travels in the table's metadata, see ``record_of``.
+        record: See ``ChunkTableBuilder.finish``.
     """
-    rows = list(chunks)
-    titles = titles or {}
-    arrays: list[Any] = [
-        fixed_binary_array([chunk.id.bytes for chunk in rows], 16),
-        string_array([chunk.book for chunk in rows]),
-        int32_array([chunk.chapter for chunk in rows]),
-        string_array([titles.get(chunk.chapter) for chunk in rows]),
-        string_array([chunk.category.value for chunk in rows]),
-        string_list_array([chunk.domains for chunk in rows]),
-        string_array([chunk.text for chunk in rows]),
-        float64_array([chunk.weight for chunk in rows]),
-        fixed_binary_array([chunk.content_hash for chunk in rows], 32),
-        int32_array([chunk.start for chunk in rows]),
-        int32_array([chunk.end for chunk in rows]),
-    ]
-    schema = SCHEMA
-    if record is not None:
-        schema = schema.with_metadata({**(SCHEMA.metadata or {}), RECORD_KEY: record.to_json().encode()})
-    return pa.table(arrays, schema=schema)
+    builder = ChunkTableBuilder()
+    for chunk in chunks:
+        builder.add(chunk, title=(titles or {}).get(chunk.chapter))
+    return builder.finish(record)
 
 
 def record_of(table: pa.Table) -> BookRecord:

@@ -7,10 +7,14 @@ import pytest
 
 from era_ingest.core.chunking import PassageSizes, build_chunks, split_passages
 from era_ingest.core.ids import chunk_id, content_hash
-from era_ingest.core.model import Book, Category, Chapter, Entry
+from era_ingest.core.model import Book, Category, Chapter, Chunk, Entry
 
 SENTENCE = "The keeper winds the clockwork again before the beam of the lamp has begun to slow. "
 TEXT = "\n\n".join([(SENTENCE * 5).strip()] * 12)
+
+
+def _chunks(book: Book, sizes: PassageSizes | None) -> list[Chunk]:
+    return [chunk for chapter in book.chapters for chunk in build_chunks(book.name, chapter, sizes)]
 
 
 def _book(*chapters: Chapter) -> Book:
@@ -52,7 +56,7 @@ def test_entries_come_before_passages_and_passages_can_be_left_out() -> None:
     book = _book(
         Chapter(1, "T", ("risk", "timing"), entries, "Text."), Chapter(2, None, ("base",), (), "More.")
     )
-    chunks = build_chunks(book, PassageSizes())
+    chunks = _chunks(book, PassageSizes())
     assert [(c.chapter, c.category, c.text, c.weight, c.start, c.end) for c in chunks] == [
         (1, "rule", "A rule.", 2.0, None, None),
         (1, "claim", "A claim.", 1.0, None, None),
@@ -60,13 +64,13 @@ def test_entries_come_before_passages_and_passages_can_be_left_out() -> None:
         (2, "passage", "More.", 1.0, 0, 5),
     ]
     assert chunks[0].domains == ("risk", "timing")
-    assert build_chunks(book, None) == chunks[:2]
+    assert _chunks(book, None) == chunks[:2]
 
 
 def test_equal_passages_of_a_chapter_are_one_chunk() -> None:
     """The first offsets count; another chapter has its own."""
     text = "\n\n".join(["x" * 20] * 3)
-    chunks = build_chunks(
+    chunks = _chunks(
         _book(Chapter(1, None, ("base",), (), text), Chapter(2, None, ("base",), (), text)),
         PassageSizes(15, 20),
     )

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from era_ingest.core import doctrine
 from era_ingest.core.defects import MAX_EXCERPT_CHARS
-from era_ingest.core.doctrine import build_book, parse_book, parse_doctrine
 from era_ingest.core.items import ParseRules
 from era_ingest.core.json_document import RawFile
 from era_ingest.core.limits import InputLimits
@@ -17,6 +17,20 @@ from era_ingest.core.names import DomainNames
 from era_ingest.errors import MalformedDocumentError
 
 GOOD = {"chapter_index": 7, "domains": ["risk"], "rules": ["A neighbour that must load."]}
+
+
+def build_book(name: str, document: object, file: str) -> Book:
+    return doctrine.build_book(name, document, file).whole()
+
+
+def parse_book(name: str, file: RawFile, rules: ParseRules | None = None) -> Book:
+    return doctrine.parse_book(name, file, rules or ParseRules()).whole()
+
+
+def parse_doctrine(
+    name: str, file: RawFile, chapters: RawFile | None, rules: ParseRules | None = None
+) -> Book:
+    return doctrine.parse_doctrine(name, file, chapters, rules or ParseRules()).whole()
 
 
 def _raw(value: object, path: str = "doctrine.json") -> RawFile:

@@ -5,9 +5,11 @@ import math
 
 import pytest
 
-from era_ingest.core.json_document import JsonObject, RawFile, decode_text, parse_json
+from era_ingest.core.json_document import RawFile, decode_text, parse_json
+from era_ingest.core.json_walk import MAX_MEMBERS, JsonObject
 from era_ingest.core.limits import InputLimits
 from era_ingest.errors import MalformedDocumentError
+from era_ingest_tests.unit.json_kit import whole_value
 
 WHOLE = '[{"chapter_index": 1, "principles": ["Sow in three parts – früh.", true, 1.5e3, null]}]'
 
@@ -25,7 +27,7 @@ def _refused(data: bytes | str, limits: InputLimits | None = None) -> MalformedD
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_unicode_encodings_are_recognised(encoding: str) -> None:
     """UTF-8 with and without a mark, UTF-16 and UTF-32 are read alike."""
-    assert parse_json(RawFile("f", WHOLE.encode(encoding))) == json.loads(WHOLE)
+    assert whole_value(parse_json(RawFile("f", WHOLE.encode(encoding)))) == json.loads(WHOLE)
 
 
 @pytest.mark.parametrize("data", ["", " \n", "\ufeff", "\0" * 512])
@@ -83,6 +85,12 @@ def test_too_many_values_are_refused_before_they_are_made(data: str) -> None:
     assert _refused(data, InputLimits(max_values=50)).reason == "too_many_values"
 
 
+def test_an_object_of_too_many_members_is_refused() -> None:
+    """Its members are held together, so their number is bounded."""
+    data = "{" + ",".join(f'"{number}":0' for number in range(MAX_MEMBERS + 1)) + "}"
+    assert _refused(data).reason == "too_many_values"
+
+
 def test_a_number_of_many_digits_is_no_trap() -> None:
     """Thousands of digits are read as a float: converting them exactly takes quadratic time."""
     (value,) = parse_json(RawFile("f", b"[" + b"9" * 100_000 + b"]"))  # type: ignore[misc]
@@ -101,7 +109,7 @@ def test_what_cleaning_can_mend_is_accepted() -> None:
     """NaN, infinities and lone surrogates, escaped or raw, are let in; NUL too."""
     data = b'["\\ud800", "\xed\xa0\x80", NaN, 1e999, -Infinity, "\\u0000"]'
     value = parse_json(RawFile("f", data))
-    assert isinstance(value, list)
+    value = whole_value(value)
     assert value[:2] == ["\ud800", "\ud800"]
     assert math.isnan(value[2])
     assert value[3:] == [math.inf, -math.inf, "\0"]

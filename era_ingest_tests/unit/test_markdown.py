@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,10 +14,13 @@ from era_ingest.errors import MalformedDocumentError
 
 if TYPE_CHECKING:
     from era_ingest.core.model import Book
+from era_ingest.core.open_book import OpenBook
+
+Parse = Callable[..., OpenBook]
 
 
 def _markdown(text: str) -> Book:
-    return parse_markdown("book", RawFile("book.md", text.encode()))
+    return parse_markdown("book", RawFile("book.md", text.encode())).whole()
 
 
 def _outline(book: Book) -> list[tuple[int, str | None, str]]:
@@ -68,7 +72,7 @@ def test_plain_text_splits_at_lines_that_name_chapters() -> None:
         "A Tale\r\n\r\nCHAPTER I.\r\n\r\nIt began in\r\nChapter Two\r\nof the other book.\r\n\r\n"
         "Part two of the plan was short.\r\n\r\nChapter 2: The Storm\r\n\r\nEnd.\x0cEPILOGUE\n\nAfter."
     )
-    assert _outline(parse_text("tale", RawFile("tale.txt", text.encode()))) == [
+    assert _outline(parse_text("tale", RawFile("tale.txt", text.encode())).whole()) == [
         (0, None, "A Tale"),
         (1, "CHAPTER I.", "It began in Chapter Two of the other book.\n\nPart two of the plan was short."),
         (2, "Chapter 2: The Storm", "End."),
@@ -77,7 +81,7 @@ def test_plain_text_splits_at_lines_that_name_chapters() -> None:
 
 
 @pytest.mark.parametrize("parse", [parse_markdown, parse_text])
-def test_what_is_no_text_is_refused(parse: type) -> None:
+def test_what_is_no_text_is_refused(parse: Parse) -> None:
     """Empty, or no Unicode; UTF-16 with a mark is read."""
     for data, reason in (
         (b"", "empty"),
@@ -88,13 +92,24 @@ def test_what_is_no_text_is_refused(parse: type) -> None:
         with pytest.raises(MalformedDocumentError) as caught:
             parse("book", RawFile("f", data))
         assert caught.value.reason == reason
-    assert parse("book", RawFile("f", "früh".encode("utf-16"))).chapters[0].text == "früh"
+    assert parse("book", RawFile("f", "früh".encode("utf-16"))).whole().chapters[0].text == "früh"
+
+
+@pytest.mark.parametrize("parse", [parse_markdown, parse_text])
+def test_more_headings_than_any_book_has_are_refused(parse: Parse) -> None:
+    """Each becomes a chapter, so their number is bounded."""
+    rules = ParseRules(limits=InputLimits(max_headings=3))
+    text = "# Preface\n\nPreface\n\nText.\n\n"
+    assert parse("b", RawFile("f", (text * 1).encode()), rules).whole().chapters
+    with pytest.raises(MalformedDocumentError) as caught:
+        parse("b", RawFile("f", (text * 4).encode()), rules)
+    assert caught.value.reason == "too_many_headings"
 
 
 def test_defects_name_their_line() -> None:
     """A chapter over the limit is refused, its neighbour loads."""
     rules = ParseRules(limits=InputLimits(max_chapter_chars=10))
-    book = parse_markdown("b", RawFile("f", b"# One\n" + b"x" * 20 + b"\n# Two\ntext"), rules)
+    book = parse_markdown("b", RawFile("f", b"# One\n" + b"x" * 20 + b"\n# Two\ntext"), rules).whole()
     assert [(defect.pointer, defect.reason) for defect in book.defects] == [("line:1", "text_too_long")]
     assert _outline(book) == [(2, "Two", "text")]
 
@@ -105,10 +120,11 @@ def test_defects_name_their_line() -> None:
 def test_splitting_takes_linear_time(unit: str) -> None:
     """A quarter of a million characters of headings, spaces or fences take under two seconds of CPU time."""
     data = (unit * (250_000 // len(unit))).encode()
+    rules = ParseRules(limits=InputLimits(max_headings=250_000))
     started = time.process_time()
     for parse in (parse_markdown, parse_text):
         try:
-            parse("b", RawFile("f", data))
+            parse("b", RawFile("f", data), rules).whole()
         except MalformedDocumentError as error:
             assert error.reason == "empty"  # noqa: PT017
     assert time.process_time() - started < 2.0

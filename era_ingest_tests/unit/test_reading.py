@@ -21,7 +21,7 @@ from era_ingest.pipelines import book_reading, formats, reading
 from era_ingest.pipelines.chunked import ChunkedBook
 from era_ingest.pipelines.files import digest_file, explain, read_file
 from era_ingest.pipelines.reader_pool import ReaderPool
-from era_ingest.pipelines.reading import ReadOptions, read_book, read_books, read_chunks, read_or_refuse
+from era_ingest.pipelines.reading import ReadOptions, open_book, read_books, read_chunks, read_or_refuse
 from era_ingest.settings import load_settings
 from era_ingest.store.chunk_table import chunks_of
 from era_ingest.store.landing import BUILT_IN_FORMATS, scan, source_of
@@ -97,7 +97,7 @@ def test_the_samples_are_clean() -> None:
     """The corpus that ships loads whole, without a defect."""
     found = scan(SAMPLES)
     assert not found.defects
-    books = [read_book(source, ReadOptions())[0] for source in found.sources]
+    books = [open_book(source, ReadOptions())[0].whole() for source in found.sources]
     assert {source.format for source in found.sources} == {"doctrine", "json", "markdown"}
     assert sum(len(book.chapters) for book in books) >= 15
     assert sum(book.entry_count for book in books) >= 100
