@@ -131,6 +131,13 @@ class Settings(BaseSettings):
     settle_s: float = Field(
         5.0, ge=0, description="a file is taken once it has not changed for so long, seconds"
     )
+    max_removed_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of a landing folder's books that may vanish at once (of 10 or more; never all): more are "
+        "kept until `era ingest --allow-removals`; 1: never asks",
+    )
     max_file_bytes: int = Field(512 * 1024 * 1024, ge=1, description="larger input files are refused")
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import click
 
 from era_ingest.cli.app import EXIT_FAILED, EXIT_QUARANTINED, Runners, cli, run_async, settings_of
 from era_ingest.cli.progress import show_progress
+from era_ingest.errors import ConfigurationError
 from era_ingest.pipelines.outcome import IngestOptions
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ _MAX_REFUSALS_SHOWN = 10
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Work on unchanged books too.")
 @click.option("--retry-refused", is_flag=True, help="Ask again for texts that the server refused before.")
+@click.option(
+    "--allow-removals",
+    is_flag=True,
+    help="Believe that books are gone, even if all or most of a folder's are.",
+)
 @click.option("--plan", is_flag=True, help="Say what would be embedded, at what price; do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one summary object on one line, last.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -33,6 +39,7 @@ def ingest(
     *,
     force: bool,
     retry_refused: bool,
+    allow_removals: bool,
     plan: bool,
     as_json: bool,
     quiet: bool,
@@ -40,12 +47,13 @@ def ingest(
     """Load books from PATH... (a landing folder, a book's folder, a file); rebuild what depends on them.
 
     Unchanged books cost nothing. A book that was loaded from a landing folder given here and is no longer in
-    it is removed. Everything is recorded as Dagster materializations.
+    it is removed, unless all of the folder's books vanished at once, or most: a volume that is not mounted looks the
+    same. Everything is recorded as Dagster materializations.
 
-    Exit codes: 0 all loaded; 3 loaded, something quarantined; 1 failed.
+    Exit codes: 0 all loaded; 3 loaded, something quarantined; 1 failed, or a removal was not believed.
     """
     settings = settings_of(ctx)
-    options = IngestOptions(force=force, retry_refused=retry_refused)
+    options = IngestOptions(force=force, retry_refused=retry_refused, allow_removals=allow_removals)
     if plan:
         _print_plan(settings, paths, options, as_json=as_json)
         return
@@ -57,6 +65,8 @@ def ingest(
         click.echo(json.dumps(outcome.summary()))
     if outcome.ingest.error is not None:
         raise outcome.ingest.error
+    if outcome.held_back:
+        raise ConfigurationError(" ".join(outcome.held_back))
     ctx.exit(exit_code(outcome))
 
 

@@ -7,12 +7,13 @@ so when it is over, not when it is asked for: what a failed or lost run did not 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from era_ingest.core.names import show_name
+from era_ingest.core.removals import explain_held_back, is_held_back
 from era_ingest.pipelines.formats import known_formats
 from era_ingest.pipelines.report import BookStatus
 from era_ingest.store import catalogue, landing, quarantine
@@ -38,11 +39,13 @@ class Landing:
         sources: All books that lie there.
         delta: Those for which a run is due.
         defects: What looks like a book and cannot be taken; it stands in the quarantine.
+        held_back: What was not believed to be removed and why, for a person; ``""``: nothing.
     """
 
     sources: tuple[BookSource, ...]
     delta: LandingDelta
     defects: tuple[Defect, ...]
+    held_back: str = ""
 
     @property
     def settled(self) -> tuple[BookSource, ...]:
@@ -70,7 +73,12 @@ async def look(services: Services, *, settle_s: float, run_id: str = "") -> Land
     async with services.database.connection() as conn:
         await quarantine.replace_landing_defects(conn, str(root), scan.defects, run_id=run_id)
         delta = await catalogue.refresh(conn, scan, datetime.now(UTC), settle_s)
-    return Landing(scan.sources, delta, scan.defects)
+    present = len(scan.sources) + len(scan.defects)
+    max_share = services.settings.max_removed_share
+    if not is_held_back(removed=len(delta.removed), known=delta.known, present=present, max_share=max_share):
+        return Landing(scan.sources, delta, scan.defects)
+    message = explain_held_back(show_name(str(root)), removed=len(delta.removed), known=delta.known)
+    return Landing(scan.sources, replace(delta, removed=()), scan.defects, message)
 
 
 async def settle(

@@ -77,6 +77,7 @@ def run_ingest(
         work_seconds=work.seconds,
         seconds=time.monotonic() - started,
         run_ids=run_ids,
+        held_back=arrivals.held_back,
     )
 
 
@@ -202,7 +203,9 @@ class LocalWork:
     async def _main(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         async with open_services(self._settings) as services:
-            arrivals = await resolve_paths(services, self._paths, run_id=self.run_id)
+            arrivals = await resolve_paths(
+                services, self._paths, run_id=self.run_id, allow_removals=self.options.allow_removals
+            )
             self.arrivals.set_result(arrivals)
             work = BookWork(
                 slugs=tuple(source.slug for source in arrivals.sources),

@@ -53,6 +53,8 @@ def landing_sensor(context: dg.SensorEvaluationContext, era: EraResource) -> dg.
     todo = [f"{s.slug}={s.fingerprint}" for s in (*delta.new, *delta.changed)] + [
         f"-{s}" for s in delta.removed
     ]
+    if landing.held_back and todo:
+        context.log.warning("%s", landing.held_back)
     if not todo:
         return dg.SkipReason(_quiet_reason(landing))
     asked = Asked.from_cursor(context.cursor)
@@ -95,7 +97,7 @@ def _summary(delta: LandingDelta) -> str:
 
 def _quiet_reason(landing: Landing) -> str:
     """Say why there is nothing to do."""
-    parts = ["nothing new in the landing folder"]
+    parts = [*filter(None, [landing.held_back]), "nothing new in the landing folder"]
     if landing.delta.waiting:
         parts.append(f"{len(landing.delta.waiting):,} still being written")
     if landing.defects:

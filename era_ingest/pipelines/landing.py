@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from era_ingest.core.names import show_name
+from era_ingest.core.removals import explain_held_back, is_held_back
 from era_ingest.errors import ConfigurationError
 from era_ingest.pipelines.formats import known_formats
 from era_ingest.store import landing, quarantine, sources
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from era_ingest.core.model import Defect
     from era_ingest.core.source import BookSource
     from era_ingest.pipelines.services import Services
+    from era_ingest.store.landing import LandingScan
     from era_ingest.store.sources import SourceState
 
 
@@ -29,17 +31,27 @@ class Arrivals:
         sources: Books that are there, by slug.
         removed: Slugs of loaded books whose files are gone from a landing folder among the paths.
         defects: What looks like a book and cannot be one; it stands in the quarantine.
+        held_back: What was not believed to be removed and why, for a person; one text a folder.
     """
 
     sources: tuple[BookSource, ...]
     removed: tuple[str, ...] = ()
     defects: tuple[Defect, ...] = ()
+    held_back: tuple[str, ...] = ()
 
 
-async def resolve_paths(services: Services, paths: Sequence[Path], *, run_id: str = "") -> Arrivals:
+async def resolve_paths(
+    services: Services, paths: Sequence[Path], *, run_id: str = "", allow_removals: bool = False
+) -> Arrivals:
     """Look at paths that somebody named: landing folders, books' folders, files.
 
     Defects are put into the quarantine, under the path they were found in.
+
+    Args:
+        services: Open services.
+        paths: What was named.
+        run_id: The run that looks.
+        allow_removals: Take every book that is not there for removed; see `core.removals`.
 
     Raises:
         ConfigurationError: A path does not exist, cannot be read, or is a file that no reader takes.
@@ -52,15 +64,24 @@ async def resolve_paths(services: Services, paths: Sequence[Path], *, run_id: st
         for root in roots:
             inside = [defect for defect in scan.defects if defect.file.startswith(show_name(root))]
             await quarantine.replace_landing_defects(conn, root, inside, run_id=run_id)
-    shown_roots = {show_name(root): root for root in roots}
-    removed = [
-        slug
-        for slug, state in loaded.items()
-        if slug not in present
-        and state.root in shown_roots
-        and landing.is_gone(_path_of(state), shown_roots[state.root])
-    ]
-    return Arrivals(scan.sources, tuple(removed), scan.defects)
+    removed: list[str] = []
+    held_back: list[str] = []
+    for root in roots:
+        shown = show_name(root)
+        known = {slug: state for slug, state in loaded.items() if state.root == shown}
+        gone = [
+            slug
+            for slug, state in known.items()
+            if slug not in present and landing.is_gone(_path_of(state), root)
+        ]
+        max_share = 1.0 if allow_removals else services.settings.max_removed_share
+        if is_held_back(
+            removed=len(gone), known=len(known), present=_books_in(scan, shown), max_share=max_share
+        ):
+            held_back.append(explain_held_back(shown, removed=len(gone), known=len(known)))
+        else:
+            removed += gone
+    return Arrivals(scan.sources, tuple(removed), scan.defects, tuple(held_back))
 
 
 async def sources_for(services: Services, slugs: Collection[str]) -> dict[str, BookSource]:
@@ -84,6 +105,12 @@ async def sources_for(services: Services, slugs: Collection[str]) -> dict[str, B
         if source.slug == slug:
             found[slug] = source
     return found
+
+
+def _books_in(scan: LandingScan, root: str) -> int:
+    """Return how much of a scan lies in a folder and looks like a book."""
+    sources_there = sum(show_name(source.root) == root for source in scan.sources)
+    return sources_there + sum(defect.file.startswith(f"{root}/") for defect in scan.defects)
 
 
 def _is_landing(path: Path) -> bool:

@@ -18,10 +18,12 @@ class IngestOptions:
     Attributes:
         force: Work on unchanged books too.
         retry_refused: Ask again for texts that the server refused before.
+        allow_removals: Take every book that is not in its folder any more for removed, however many.
     """
 
     force: bool = False
     retry_refused: bool = False
+    allow_removals: bool = False
 
 
 @dataclass(slots=True)
@@ -35,6 +37,7 @@ class IngestOutcome:
         work_seconds: Wall time of the work itself: from looking for books to the last index.
         seconds: Wall time in all, Dagster's recording included.
         run_ids: The Dagster runs that recorded it.
+        held_back: Removals that were not believed, and why.
     """
 
     ingest: IngestReport
@@ -43,6 +46,7 @@ class IngestOutcome:
     work_seconds: float = 0.0
     seconds: float = 0.0
     run_ids: tuple[str, ...] = field(default_factory=tuple)
+    held_back: tuple[str, ...] = ()
 
     @property
     def quarantined(self) -> int:
@@ -60,4 +64,6 @@ class IngestOutcome:
             summary["domains"] = self.ministers.domains
             summary["stage_seconds"]["minister_files"] = round(self.ministers.seconds, 3)
         summary["run_ids"] = list(self.run_ids)
+        if self.held_back:
+            summary["held_back"] = list(self.held_back)
         return summary

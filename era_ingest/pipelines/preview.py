@@ -38,6 +38,7 @@ class Preview:
         books: Books at the paths.
         unchanged: Books of them that would cost nothing.
         removed: Loaded books that would be removed.
+        held_back: Removals that would not be believed, and why.
         refused: Books that cannot be read.
         entries: Doctrine entries of the books to be worked on.
         passages: Their passages.
@@ -62,6 +63,7 @@ class Preview:
     tokens: int = 0
     cost: float | None = None
     seconds: float | None = None
+    held_back: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -84,6 +86,7 @@ class Preview:
                 f"{self.texts:,} texts to embed: about {self.requests:,} requests and {self.tokens:,} tokens"
                 f"{price}{time}"
             ),
+            *self.held_back,
         ]
 
 
@@ -96,13 +99,14 @@ async def preview_ingest(settings: Settings, paths: Sequence[Path], options: Ing
     embedder = build_embedder(settings)
     try:
         async with open_services(settings) as services:
-            arrivals = await resolve_paths(services, paths)
+            arrivals = await resolve_paths(services, paths, allow_removals=options.allow_removals)
             request = IngestRequest(
                 arrivals.sources, arrivals.removed, force=options.force, retry_refused=options.retry_refused
             )
             plan = await plan_books(services, request, embedder.name)
             preview = Preview(embedder.name, books=len(arrivals.sources), removed=len(arrivals.removed))
             preview.unchanged = len(plan.unchanged)
+            preview.held_back = arrivals.held_back
             counter = _Counter(services, embedder, plan.model, preview, retry_refused=options.retry_refused)
             reading = read_books(
                 plan.work, ReadOptions.from_settings(settings, processing=processing_of(settings))

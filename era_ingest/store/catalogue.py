@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,12 +41,14 @@ class LandingDelta:
         changed: Books whose files differ from those that were dealt with.
         removed: Slugs of books that are gone.
         waiting: Slugs of books that changed less than ``settle_s`` ago.
+        known: Number of books that were dealt with, those that are gone included.
     """
 
     new: tuple[BookSource, ...] = ()
     changed: tuple[BookSource, ...] = ()
     removed: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
+    known: int = field(default=0, compare=False)
 
     @property
     def arrived(self) -> tuple[BookSource, ...]:
@@ -85,6 +87,7 @@ async def refresh(
     """
     await conn.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
     known = await _load(conn, now - timedelta(seconds=settle_s))
+    dealt_with = sum(row.taken is not None for row in known.values())
     settled_at_once = settle_s <= 0
     new: list[BookSource] = []
     changed: list[BookSource] = []
@@ -95,15 +98,17 @@ async def refresh(
         row = known.pop(source.slug, None)
         if row is None or row.fingerprint != fingerprint:
             seen.append((source, fingerprint))
-        elif row.taken == fingerprint:
-            continue
+        if row is not None and row.taken == fingerprint:
+            continue  # as it was dealt with, if it was out of sight meanwhile
         if settled_at_once or (row is not None and row.settled and row.fingerprint == fingerprint):
             (changed if row is not None and row.taken else new).append(source)
         else:
             waiting.append(source.slug)
     await _store(conn, seen, now)
     removed, vanishing = await _missing(conn, known, now, gone, settled_at_once=settled_at_once)
-    return LandingDelta(tuple(new), tuple(changed), tuple(removed), tuple(waiting + vanishing))
+    return LandingDelta(
+        tuple(new), tuple(changed), tuple(removed), tuple(waiting + vanishing), known=dealt_with
+    )
 
 
 async def mark_done(
@@ -132,9 +137,16 @@ async def mark_done(
 
 
 async def forget(conn: AsyncConnection[Any], slugs: Collection[str]) -> int:
-    """Drop books that are gone from the catalogue, after their removal; return how many were dropped."""
+    """Drop books that are gone from the catalogue, after their removal; return how many were dropped.
+
+    One that came back while its removal was under way is new again.
+    """
     cursor = await conn.execute(
         "delete from era.landing_files where slug = any(%s) and fingerprint = ''", (list(slugs),)
+    )
+    await conn.execute(
+        "update era.landing_files set taken_fingerprint = null, taken_at = null where slug = any(%s)",
+        (list(slugs),),
     )
     return cursor.rowcount
 

@@ -3,90 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import psycopg
 import pytest
 
 from era_ingest.definitions import defs
-from era_ingest.orchestration import asking, recording
-from era_ingest.orchestration import sensors as sensors_module
+from era_ingest.orchestration import asking
 from era_ingest.orchestration.asking import Asked
 from era_ingest.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
 from era_ingest.orchestration.resources import EraResource
 from era_ingest.orchestration.schedules import nightly_backfill
 from era_ingest.orchestration.sensors import landing_sensor, ministers_sensor
 from era_ingest_tests.dagster.corpus import write_book
+from era_ingest_tests.dagster.house import House, open_house, the_reason, the_request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
-
-
-@dataclass
-class House:
-    """One installation, whose daemon is the test.
-
-    Attributes:
-        instance: Dagster's.
-        landing: The landing folder.
-        ministers: The ministers' folder.
-        url: The database.
-        cursors: What each sensor's last tick left.
-    """
-
-    instance: dg.DagsterInstance
-    landing: Path
-    ministers: Path
-    url: str
-    cursors: dict[str, str | None]
-
-    def tick(self, sensor: dg.SensorDefinition) -> dg.SensorResult | dg.SkipReason:
-        """Evaluate a sensor, apply what it says about partitions and its cursor, as the daemon does."""
-        with dg.build_sensor_context(
-            instance=self.instance,
-            cursor=self.cursors.get(sensor.name),
-            sensor_name=sensor.name,
-            resources={"era": EraResource()},
-        ) as context:
-            result = sensor(context)
-        assert isinstance(result, dg.SensorResult | dg.SkipReason)
-        if isinstance(result, dg.SensorResult):
-            self.cursors[sensor.name] = result.cursor or self.cursors.get(sensor.name)
-            for request in result.dynamic_partitions_requests or []:
-                if isinstance(request, dg.AddDynamicPartitionsRequest):
-                    self.instance.add_dynamic_partitions(request.partitions_def_name, request.partition_keys)
-                else:
-                    for key in request.partition_keys:
-                        self.instance.delete_dynamic_partition(request.partitions_def_name, key)
-        return result
-
-    def run(self, job: str, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
-        """Execute a requested run."""
-        return self.execute(job, request.run_config, request.tags)
-
-    def execute(
-        self, job: str, config: Mapping[str, object], tags: Mapping[str, str]
-    ) -> dg.ExecuteInProcessResult:
-        return defs.resolve_job_def(job).execute_in_process(
-            instance=self.instance,
-            run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            tags=dict(tags),
-            raise_on_error=False,
-        )
-
-    def load_what_arrived(self) -> dg.ExecuteInProcessResult:
-        """Tick the landing sensor and execute the run it asks for."""
-        return self.run("ingest", the_request(self.tick(landing_sensor)))
-
-    def count(self, query: str) -> int:
-        with psycopg.connect(self.url) as connection:
-            row = connection.execute(query).fetchone()
-            assert row is not None
-            return int(row[0])
 
 
 @pytest.fixture
@@ -96,31 +30,7 @@ def house(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> House:
-    landing, ministers = tmp_path / "landing", tmp_path / "ministers"
-    landing.mkdir()
-    for name, value in {
-        "ERA_EMBEDDER": "hashing",
-        "ERA_LANDING_DIR": str(landing),
-        "ERA_MINISTERS_DIR": str(ministers),
-        "ERA_SETTLE_S": "0",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sensors_module, "QUIET_S", 0.0)
-    monkeypatch.setattr(recording, "FIRST_RETRY_S", 0)
-    return House(quiet_instance, landing, ministers, dagster_database_url, {})
-
-
-def the_request(result: dg.SensorResult | dg.SkipReason) -> dg.RunRequest:
-    assert isinstance(result, dg.SensorResult), result
-    assert result.run_requests is not None
-    assert len(result.run_requests) == 1
-    return result.run_requests[0]
-
-
-def the_reason(result: dg.SensorResult | dg.SkipReason) -> str:
-    assert isinstance(result, dg.SkipReason), result
-    assert result.skip_message is not None
-    return result.skip_message
+    return open_house(quiet_instance, dagster_database_url, tmp_path, monkeypatch)
 
 
 def test_a_burst_is_one_run(house: House) -> None:
@@ -179,6 +89,59 @@ def test_bad_input_never_stops_the_sensor(house: House) -> None:
     reason = the_reason(house.tick(landing_sensor))
     assert "nothing new" in reason
     assert "empty-folder" in reason
+
+
+def test_an_emptied_folder_removes_nothing(house: House) -> None:
+    """A volume that is not mounted looks like a folder without books: they stay, and the reason says how to go on."""
+    for name in ("one", "two"):
+        write_book(house.landing, name)
+    assert house.load_what_arrived().success
+    house.landing.rename(house.landing.with_name("away"))
+    house.landing.mkdir()
+    for _ in range(2):
+        reason = the_reason(house.tick(landing_sensor))
+        assert "2 of 2 books are gone" in reason
+        assert "era ingest --allow-removals" in reason
+    assert house.count("select count(*) from era.doctrine_sources") == 2
+    house.landing.rmdir()
+    house.landing.with_name("away").rename(house.landing)
+    assert "nothing new" in the_reason(house.tick(landing_sensor))
+
+
+def test_most_of_many_books_are_not_removed_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eleven of twenty are kept, ten go; with ERA_MAX_REMOVED_SHARE=1 nothing is asked; new books load meanwhile."""
+    for number in range(20):
+        write_book(house.landing, f"book-{number:02}")
+    assert house.load_what_arrived().success
+    for number in range(11):
+        shutil.rmtree(house.landing / f"book-{number:02}")
+    assert "11 of 20 books are gone" in the_reason(house.tick(landing_sensor))
+    write_book(house.landing, "arrives")
+    assert house.load_what_arrived().success
+    assert house.count("select count(*) from era.doctrine_sources") == 21
+    write_book(house.landing, "book-00")
+    assert house.load_what_arrived().success
+    assert house.count("select count(*) from era.doctrine_sources") == 11
+    shutil.rmtree(house.landing)
+    house.landing.mkdir()
+    monkeypatch.setenv("ERA_MAX_REMOVED_SHARE", "1")
+    assert house.load_what_arrived().success
+    assert house.count("select count(*) from era.doctrine_sources") == 0
+
+
+def test_a_book_that_comes_back_while_its_removal_is_under_way_is_loaded_again(house: House) -> None:
+    """The run takes it out, since it was asked to; the next tick sees it as new."""
+    for name in ("stays", "flickers"):
+        write_book(house.landing, name)
+    assert house.load_what_arrived().success
+    away = (house.landing / "flickers").rename(house.landing.parent / "away")
+    request = the_request(house.tick(landing_sensor))
+    away.rename(house.landing / "flickers")
+    assert "nothing new" in the_reason(house.tick(landing_sensor))
+    assert house.run("ingest", request).success
+    assert house.count("select count(*) from era.doctrine_sources") == 1
+    assert house.load_what_arrived().success
+    assert house.count("select count(*) from era.doctrine_sources") == 2
 
 
 def test_a_missing_landing_folder_is_a_reason_to_skip(house: House) -> None:

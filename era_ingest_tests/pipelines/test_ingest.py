@@ -173,6 +173,20 @@ async def test_an_added_domain_embeds_nothing(services: Services, landing: Path)
     assert (services.settings.ministers_dir / "star_gazing" / "doctrine.json").is_file()
 
 
+async def test_an_emptied_folder_removes_nothing_until_told(services: Services, landing: Path) -> None:
+    """A volume that is not mounted looks the same; it takes a word to remove every book."""
+    await _ingest(services, landing)
+    shutil.rmtree(landing)
+    landing.mkdir()
+    arrivals = await resolve_paths(services, [landing])
+    assert arrivals.removed == ()
+    assert "4 of 4 books are gone" in arrivals.held_back[0]
+    assert f"`era ingest --allow-removals {landing}`" in arrivals.held_back[0]
+    arrivals = await resolve_paths(services, [landing], allow_removals=True)
+    assert len(arrivals.removed) == 4
+    assert arrivals.held_back == ()
+
+
 async def test_a_removed_book_is_removed_everywhere(services: Services, landing: Path) -> None:
     """Its rows, chunk file, provenance and entries in minister files are gone; the others' stay."""
     await _ingest(services, landing)

@@ -62,6 +62,7 @@ def _metadata(landing: Landing, added: int, folder: str) -> dict[str, Any]:
         "changed": len(landing.delta.changed),
         "removed": len(landing.delta.removed),
         "still being written": len(landing.delta.waiting),
+        "held back": landing.held_back or "nothing",
         "bytes": sum(source.size for source in landing.sources),
         "books": dg.MetadataValue.md(table),
         "cannot be taken": dg.MetadataValue.md(defects_table(landing.defects)),
