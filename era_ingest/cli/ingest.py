@@ -57,9 +57,20 @@ def ingest(
     if plan:
         _print_plan(settings, paths, options, as_json=as_json)
         return
-    runners = ctx.ensure_object(Runners)
+    outcome = run(ctx.ensure_object(Runners), settings, paths, options, quiet=quiet)
+    finish(ctx, outcome, as_json=as_json)
+
+
+def run(
+    runners: Runners, settings: Settings, paths: tuple[Path, ...], options: IngestOptions, *, quiet: bool
+) -> IngestOutcome:
+    """Ingest paths, with progress."""
     with show_progress(quiet=quiet) as show:
-        outcome = runners.ingest(paths, settings, options, show)
+        return runners.ingest(paths, settings, options, show)
+
+
+def finish(ctx: click.Context, outcome: IngestOutcome, *, as_json: bool) -> None:
+    """Say what came of an ingestion, and end the command with its exit code."""
     _print_outcome(outcome)
     if as_json:
         click.echo(json.dumps(outcome.summary()))

@@ -72,7 +72,7 @@ async def resolve_paths(
         gone = [
             slug
             for slug, state in known.items()
-            if slug not in present and landing.is_gone(_path_of(state), root)
+            if slug not in present and landing.is_gone(path_of(state), root)
         ]
         max_share = 1.0 if allow_removals else services.settings.max_removed_share
         if is_held_back(
@@ -99,7 +99,7 @@ async def sources_for(services: Services, slugs: Collection[str]) -> dict[str, B
         loaded = await sources.states(conn, sorted(wanted - found.keys()))
     for slug, state in loaded.items():
         try:
-            source = await asyncio.to_thread(landing.source_of, Path(_path_of(state)), known_formats())
+            source = await asyncio.to_thread(landing.source_of, Path(path_of(state)), known_formats())
         except ConfigurationError:
             continue
         if source.slug == slug:
@@ -117,7 +117,7 @@ def _is_landing(path: Path) -> bool:
     return path.is_dir() and not (path / landing.DOCTRINE_FILE).exists()
 
 
-def _path_of(state: SourceState) -> str:
+def path_of(state: SourceState) -> str:
     """Return the path of the folder or file that a book was loaded from."""
     first = sources.file_path(state.files[0])
     return str(Path(first).parent) if state.format == "doctrine" else first

@@ -10,7 +10,6 @@ from era_ingest.store import domains, models, quarantine, sources
 
 if TYPE_CHECKING:
     from era_ingest.settings import Settings
-    from era_ingest.store.quarantine import QuarantineRow
 
 _DOMAINS_SHOWN = 20
 
@@ -127,9 +126,3 @@ async def read_status(settings: Settings) -> Status:
         stored_texts=int(stored_texts),
         quarantine={f"{kind}/{reason}": count for (kind, reason), count in reasons.items()},
     )
-
-
-async def read_quarantine(settings: Settings, *, book: str | None, limit: int) -> list[QuarantineRow]:
-    """Return quarantine rows, latest first."""
-    async with open_services(settings) as services, services.database.connection() as conn:
-        return await quarantine.listing(conn, book=book, limit=limit)

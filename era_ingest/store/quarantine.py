@@ -271,9 +271,18 @@ async def listing(
     *,
     book: str | None = None,
     kind: str | None = None,
+    ids: Sequence[str] = (),
     limit: int = LISTING_LIMIT,
 ) -> list[QuarantineRow]:
-    """Return rows, latest first, at most ``limit``."""
+    """Return rows, latest first, at most ``limit``.
+
+    Args:
+        conn: A connection.
+        book: Only this book's, by its name.
+        kind: Only of this kind.
+        ids: Only those whose id begins with one of these, hexadecimal in lower case; empty: all.
+        limit: At most so many.
+    """
     async with conn.cursor(row_factory=class_row(QuarantineRow)) as cursor:
         await cursor.execute(
             """
@@ -281,10 +290,12 @@ async def listing(
                    first_seen, last_seen
             from era.quarantine
             where (%(book)s::text is null or book = %(book)s) and (%(kind)s::text is null or kind = %(kind)s)
+              and (%(ids)s::text[] = '{}' or exists (
+                  select from unnest(%(ids)s::text[]) as wanted (prefix) where starts_with(id::text, prefix)))
             order by last_seen desc, book, file, pointer, id
             limit %(limit)s
             """,
-            {"book": book, "kind": kind, "limit": limit},
+            {"book": book, "kind": kind, "ids": list(ids), "limit": limit},
         )
         return await cursor.fetchall()
 
