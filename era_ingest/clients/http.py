@@ -58,10 +58,17 @@ class HttpClient:
         url: Where requests go.
         api_key: Bearer token; appears in no message, log or ``repr``.
         timeout_s: Time limit of one request, from its start to the reply's last byte, seconds.
+
+    Raises:
+        ConfigurationError: The URL is none, or holds a user while there is a key: a request can be sent as one only.
     """
 
     def __init__(self, url: str, *, api_key: SecretStr | None, timeout_s: float) -> None:
         self._url = parse_url(url)
+        if self._url.user is not None and api_key is not None:
+            raise ConfigurationError(
+                "ERA_EMBED_URL holds a user, and ERA_EMBED_API_KEY is set: a request carries one of them. Remove one."
+            )
         self._api_key = api_key
         self._timeout_s = timeout_s
         self._proxy = _proxy_for(self._url)
@@ -182,7 +189,7 @@ async def _read(response: aiohttp.ClientResponse, bound: int, *, cut: bool) -> b
         if size > bound:
             response.close()
             if not cut:
-                raise ResponseMismatchError(f"The embedding server's reply is larger than {bound:,} bytes.")
+                raise ResponseMismatchError(f"The reply is larger than {bound:,} bytes.")
             break
     return b"".join(parts)[:bound]
 
@@ -192,7 +199,7 @@ class _Unpacker:
 
     def __init__(self, encoding: str) -> None:
         if encoding not in {"gzip", "x-gzip", "deflate"}:
-            raise ResponseMismatchError("The embedding server's reply is packed in a way nobody asked for.")
+            raise ResponseMismatchError("The reply is packed in a way nobody asked for.")
         self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
 
     def __call__(self, raw: bytes, most: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,7 +19,7 @@ from era_ingest.clients.vectors import check_vectors, parse_vectors
 from era_ingest.errors import EraError, ResponseMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pydantic import SecretStr
 
@@ -106,7 +107,8 @@ class HttpEmbedder(ABC):
     async def embed(self, texts: Sequence[str]) -> Reply:
         """Return the vectors of the texts; see ``Embedder.embed``."""
         bound = REPLY_BYTES + REPLY_BYTES_PER_TEXT * len(texts)
-        reply = await self._http.post(orjson.dumps(self.build_payload(texts)), max_reply_bytes=bound)
+        with self._naming_itself():
+            reply = await self._http.post(orjson.dumps(self.build_payload(texts)), max_reply_bytes=bound)
         hints = parse_hints(reply.headers, now_epoch_s=self._wall_clock())
         if reply.status != _OK:
             message = parse_message(self._http.redact(reply.body.decode("utf-8", "replace")).encode())
@@ -115,7 +117,10 @@ class HttpEmbedder(ABC):
             document = self.parse_document(orjson.loads(reply.body), len(texts))
         except orjson.JSONDecodeError:
             raise ResponseMismatchError(f"{self.where} answered 200 with what is no JSON.") from None
-        vectors = check_vectors(parse_vectors(document.rows), count=len(texts), dimensions=self.dimensions)
+        with self._naming_itself():
+            vectors = check_vectors(
+                parse_vectors(document.rows), count=len(texts), dimensions=self.dimensions
+            )
         if self.dimensions is None:
             self.dimensions = vectors.shape[1]
         return Reply(vectors, document.tokens, hints)
@@ -123,6 +128,14 @@ class HttpEmbedder(ABC):
     async def aclose(self) -> None:
         """Close the connections; a later request opens new ones."""
         await self._http.aclose()
+
+    @contextmanager
+    def _naming_itself(self) -> Iterator[None]:
+        """Say of a reply that is not what was asked for whose it is."""
+        try:
+            yield
+        except ResponseMismatchError as error:
+            raise ResponseMismatchError(f"{self.where}: {error.message}") from None
 
     @property
     def where(self) -> str:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 DEFAULT_RULES = ParseRules()
 _CONTENT = re.compile("[^\0 \t\r\n\x0c]")
-_LINE_ENDS = re.compile("\r\n?|\x0c")
 _ATX = re.compile(r"[ ]{0,3}(#{1,6})(?:[ \t]+(.*))?$")
 _SETEXT = re.compile(r"[ ]{0,3}(=+|-{2,})[ \t]*$")
 _FENCE = re.compile(r"[ ]{0,3}(`{3,}|~{3,})")
@@ -135,7 +134,7 @@ def _read_lines(file: RawFile) -> _Lines:
     if not _CONTENT.search(text):
         message = f"{file.path}: the file is empty; it may still be on its way."
         raise MalformedDocumentError(message, file=file.path, reason="empty")
-    return _Lines(_LINE_ENDS.sub(lambda end: "\n\n" if end.group() == "\x0c" else "\n", text))
+    return _Lines(text.replace("\r\n", "\n").replace("\r", "\n").replace("\x0c", "\n\n"))
 
 
 def _after_front_matter(lines: _Lines) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from io import StringIO
 from typing import TYPE_CHECKING, NamedTuple
 
 from era_ingest.core.model import CleaningCounts
@@ -57,8 +58,12 @@ def clean_prose(text: str) -> Cleaned:
     """
     visible, counts = _remove_unwanted(text)
     lines = _PAGE_END.sub("\n\n", _LINE_END.sub("\n", visible))
-    folded = (_fold_space(paragraph) for paragraph in _paragraphs(lines))
-    return Cleaned("\n\n".join(filter(None, folded)), counts)
+    cleaned = StringIO()  # a list of the paragraphs would take eight bytes and more for each
+    for paragraph in _paragraphs(lines):
+        if folded := _fold_space(paragraph):
+            cleaned.write("\n\n" if cleaned.tell() else "")
+            cleaned.write(folded)
+    return Cleaned(cleaned.getvalue(), counts)
 
 
 def _paragraphs(text: str) -> Iterator[str]:

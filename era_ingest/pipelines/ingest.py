@@ -89,6 +89,8 @@ async def _work(
     result: IngestReport,
 ) -> None:
     """Run the flow over the books that need it."""
+    if plan.model is not None:
+        embedder.dimensions = plan.model.dimensions  # the first reply does not decide, if another run has
     limiter = build_limiter(services.settings)
     async with sharing_limiter(limiter, embedder, services.database, rng=random.Random()) as shared:  # noqa: S311
         client = EmbeddingClient(embedder, shared, settings=services.settings)

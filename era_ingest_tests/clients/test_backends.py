@@ -313,3 +313,18 @@ async def test_redirects_are_not_followed() -> None:
         await one.embed(["x"])
     await one.aclose()
     await runner.cleanup()
+
+
+@pytest.mark.parametrize("fault", [Fault.INTERNAL, Fault.BAD_KEY, Fault.RESET, Fault.HANG, Fault.NOT_JSON])
+async def test_a_password_in_the_url_is_sent_and_never_shown(fault: Fault) -> None:
+    """It stands in no message and no repr; a key beside it is a mistake that is told at once."""
+    async with EmbeddingServer(ServerOptions(rules=(Rule(fault),))) as server:
+        url = server.url.replace("http://", "http://user:hunter-two@")
+        one = OpenAIEmbedder(Endpoint(url, "m", timeout_s=0.1))
+        with pytest.raises(EraError) as caught:
+            await one.embed(["a"])
+        await one.aclose()
+        assert server.stats.requests == 1
+    assert "hunter-two" not in f"{caught.value!r} {caught.value.__dict__} {one!r}"
+    with pytest.raises(ConfigurationError, match="ERA_EMBED_API_KEY"):
+        OpenAIEmbedder(Endpoint(url, "m", api_key=SecretStr("key")))
