@@ -39,8 +39,8 @@ class House:
     url: str
     cursors: dict[str, str | None]
 
-    def tick(self, sensor: dg.SensorDefinition) -> dg.SensorResult | dg.SkipReason:
-        """Evaluate a sensor, apply what it says about partitions and its cursor, as the daemon does."""
+    def evaluate(self, sensor: dg.SensorDefinition) -> dg.SensorResult | dg.SkipReason:
+        """Evaluate a sensor; nothing of what it says is kept, as if the daemon were killed then."""
         with dg.build_sensor_context(
             instance=self.instance,
             cursor=self.cursors.get(sensor.name),
@@ -49,6 +49,11 @@ class House:
         ) as context:
             result = sensor(context)
         assert isinstance(result, dg.SensorResult | dg.SkipReason)
+        return result
+
+    def tick(self, sensor: dg.SensorDefinition) -> dg.SensorResult | dg.SkipReason:
+        """Evaluate a sensor, apply what it says about partitions and its cursor, as the daemon does."""
+        result = self.evaluate(sensor)
         if isinstance(result, dg.SensorResult):
             self.cursors[sensor.name] = result.cursor or self.cursors.get(sensor.name)
             for request in result.dynamic_partitions_requests or []:
