@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export ERA_HOME ?= $(CURDIR)/.era
 
-.PHONY: help demo test test-long lint format models browser clean
+.PHONY: help demo test test-long torture lint format models browser clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made here
@@ -40,6 +40,9 @@ test: $(VENV)/.dev models browser  ## the whole test suite (short forms)
 
 test-long: $(VENV)/.dev models browser  ## the long forms too (hours)
 	$(BIN)/python -m pytest
+
+torture: $(VENV)/.dev  ## the long forms of the fault tests (hours; ERA_TORTURE_COUNT, ERA_TORTURE_SEED)
+	$(BIN)/python -m pytest era_ingest_tests/faults -m slow
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

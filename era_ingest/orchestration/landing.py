@@ -7,6 +7,8 @@ so when it is over, not when it is asked for: what a failed or lost run did not 
 from __future__ import annotations
 
 import asyncio
+import gc
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +21,7 @@ from era_ingest.pipelines.report import BookStatus
 from era_ingest.store import catalogue, landing, quarantine
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from era_ingest.core.model import Defect
     from era_ingest.core.source import BookSource
@@ -35,8 +37,8 @@ DEALT_WITH = frozenset({BookStatus.LOADED, BookStatus.UNCHANGED, BookStatus.REFU
 class Landing:
     """What lies in the landing folder, and what is due.
 
-    Its ``repr`` leaves out the books: ``asyncio.run`` forms that of its result, twice, and throws it away (the handler of
-    SIGINT holds the task), which took a third of a tick over 100,000 books.
+    Its ``repr`` leaves out the books: ``asyncio.run`` forms that of its result, twice, and throws it away (the handler
+    of SIGINT holds the task), which took a third of a tick over 100,000 books.
 
     Attributes:
         sources: All books that lie there.
@@ -72,16 +74,32 @@ async def look(services: Services, *, settle_s: float, run_id: str = "") -> Land
         StoreUnavailableError: The disk or the database does not answer.
     """
     root = root_of(services.settings)
-    scan = await asyncio.to_thread(landing.scan, root, known_formats())
-    async with services.database.connection() as conn:
-        await quarantine.replace_landing_defects(conn, str(root), scan.defects, run_id=run_id)
-        delta = await catalogue.refresh(conn, scan, datetime.now(UTC), settle_s)
+    with _collector_paused():
+        scan = await asyncio.to_thread(landing.scan, root, known_formats())
+        async with services.database.connection() as conn:
+            await quarantine.replace_landing_defects(conn, str(root), scan.defects, run_id=run_id)
+            delta = await catalogue.refresh(conn, scan, datetime.now(UTC), settle_s)
     present = len(scan.sources) + len(scan.defects)
     max_share = services.settings.max_removed_share
     if not is_held_back(removed=len(delta.removed), known=delta.known, present=present, max_share=max_share):
         return Landing(scan.sources, delta, scan.defects)
     message = explain_held_back(show_name(str(root)), removed=len(delta.removed), known=delta.known)
     return Landing(scan.sources, replace(delta, removed=()), scan.defects, message)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Make many small objects without the garbage collector looking through all of Dagster's again and again.
+
+    It took two fifths of a tick over 60,000 books (measured); nothing made here has cycles.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 async def settle(

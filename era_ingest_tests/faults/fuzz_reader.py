@@ -25,6 +25,8 @@ with atheris.instrument_imports(include=["era_ingest.core"]):
     from era_ingest.errors import MalformedDocumentError
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from era_ingest.core.model import Book
     from era_ingest.core.open_book import OpenBook
 
@@ -56,7 +58,7 @@ def _parse(choice: bytes, data: bytes) -> OpenBook:
 def _check(book: Book) -> None:
     indexes = [chapter.index for chapter in book.chapters]
     assert indexes == sorted(set(indexes))
-    ids = set()
+    ids: set[UUID] = set()
     for chapter in book.chapters:
         assert chapter.domains == tuple(sorted(set(chapter.domains)))
         assert clean_prose(chapter.text).text == chapter.text

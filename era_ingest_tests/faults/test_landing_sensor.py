@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from itertools import count as count_up
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from era_ingest.settings import load_settings
 from era_ingest_tests.dagster.house import House, open_house, the_reason
 from era_ingest_tests.faults.mutators import MUTATORS, mutate, read_samples
 from era_ingest_tests.faults.scale import seeded, short_and_long
+from era_ingest_tests.servers import running_server
 
 if TYPE_CHECKING:
     import random
@@ -161,13 +163,10 @@ def test_each_version_takes_effect_once_whatever_is_cut_off(
     count: int, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After every burst of changes the tables hold what the folder holds, and each text was embedded once."""
-    clock = SimpleNamespace(now=1e9)
-
-    def passing() -> float:
-        clock.now += 4_000.0  # longer than the longest pause between attempts
-        return clock.now
-
-    monkeypatch.setattr(sensors_module, "time", SimpleNamespace(time=passing))
+    hours = count_up(
+        1e9, 4_000.0
+    )  # each tick is longer after the last than the longest pause between attempts
+    monkeypatch.setattr(sensors_module, "time", SimpleNamespace(time=lambda: next(hours)))
     with seeded() as rng:
         shelf = Shelf(house.landing, rng)
         before: dict[str, set[str]] = {}
@@ -209,6 +208,23 @@ def test_no_doctrine_makes_the_sensor_or_its_run_fail(count: int, house: House) 
         )
         assert there == count + 1
         assert "nothing new" in the_reason(house.tick(landing_sensor))
+
+
+@pytest.mark.parametrize("fault", ["401-echo-key", "422", "500", "reset"])
+def test_no_event_of_a_run_tells_the_key(fault: str, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the server answers, and echoes, stands in the run's events without the key."""
+    secret = "sk-top-secret-0123456789"
+    (house.landing / "book.json").write_text('[{"rules": ["A rule.", "Another."]}]', encoding="utf-8")
+    with running_server("--fault", fault) as url:
+        for name, value in {"URL": url, "API_KEY": secret, "MODEL": "m", "RETRY_BUDGET_S": "0.2"}.items():
+            monkeypatch.setenv(f"ERA_EMBED_{name}", value)
+        monkeypatch.setenv("ERA_EMBEDDER", "openai")
+        done = house.load_what_arrived()
+    assert not done.success
+    events = house.instance.all_logs(done.run_id)
+    told = "\n".join(map(repr, events))
+    assert "ERA_EMBED" in told or "127.0.0.1" in told
+    assert secret not in told
 
 
 @pytest.mark.parametrize("count", short_and_long(5_000, 100_000))
