@@ -117,7 +117,7 @@ async def trial(tmp_path: Path, database_url: str) -> AsyncIterator[Trial]:
             embed_api_key=SECRET,
             embed_batch_texts=BATCH,
             embed_timeout_s=0.2,
-            embed_retry_budget_s=1.0,
+            embed_retry_budget_s=0.5,
         )
         async with open_services(settings) as services:
             yield Trial(services, landing, server)
@@ -151,7 +151,7 @@ async def _check_no_secret(trial: Trial, report: IngestReport, log: str) -> None
         assert SECRET not in text
 
 
-@pytest.mark.parametrize("texts", short_and_long(80, 2_000))
+@pytest.mark.parametrize("texts", short_and_long(64, 2_000))
 @pytest.mark.parametrize("fault", Fault)
 async def test_a_failing_server_costs_no_text_and_no_truth(
     fault: Fault, texts: int, trial: Trial, caplog: pytest.LogCaptureFixture
