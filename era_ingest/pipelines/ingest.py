@@ -17,6 +17,7 @@ from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, St
 from era_ingest.pipelines.sharing import sharing_limiter
 from era_ingest.pipelines.steps import DatabaseSteps
 from era_ingest.store import books, models, quarantine
+from era_ingest.store.domains import stale_domains
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,14 +69,18 @@ async def _ingest(
             await _activate(services, plan.model)
     finally:
         await embedder.aclose()
-    await _count_quarantine(services, result)
+    await _look_around(services, result)
 
 
-async def _count_quarantine(services: Services, result: IngestReport) -> None:
-    """Count what each book has in quarantine, from now or before."""
+async def _look_around(services: Services, result: IngestReport) -> None:
+    """Count what each book has in quarantine, and find the domains that are out of date: from now or before.
+
+    A run that was killed after it loaded its books did not come to tell which domains they changed.
+    """
     present = [book for book in result.books if book.status is not BookStatus.REMOVED]
     async with services.database.connection() as conn:
         counts = await quarantine.counts_by_book(conn, [book.book for book in present])
+        result.changed_domains |= {state.domain for state in await stale_domains(conn)}
     for book in present:
         book.quarantined = counts.get(book.book, 0)
 

@@ -163,7 +163,7 @@ class IngestReport:
         seconds: Wall time.
         stage_seconds: Busy time by stage; stages overlap, so that the sum may exceed ``seconds``.
         samples: Requests over time, thinned to a bounded number.
-        changed_domains: Domains whose minister files are out of date by this run.
+        changed_domains: Domains whose minister files or indexes are out of date, by this run or an earlier one.
         error: Why the run stopped before its end; None if it did not.
     """
 

@@ -1,0 +1,163 @@
+"""A program of the project that kills itself with SIGKILL at a named point, the n-th time it comes there.
+
+``python -m era_ingest_tests.faults.run_and_kill POINT NUMBER era ingest PATH`` (or ``dagster job execute ...``)
+
+Nothing in the product knows of it: one function is wrapped before the program starts. POINT ``none`` kills
+nothing. Where ``ERA_TEST_COUNTS`` names a file, a program that lives writes how often it came to each point.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from era_ingest.clients.http_backend import HttpEmbedder
+from era_ingest.store import ministers
+from era_ingest.store.atomic import PendingFile
+from era_ingest.store.chunk_files import ChunkFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COUNTS = "ERA_TEST_COUNTS"
+POINTS = (
+    "request",  # a reply is there, its vectors are not stored
+    "copy",  # half of a COPY's data is sent
+    "commit",  # all statements of a transaction are done, it is not committed
+    "committed",  # it is committed, and nobody was told
+    "files",  # rows are committed, the domain's files are not built
+    "chunk-file",  # a book is read, its chunk file is not written
+    "rename",  # a new file is whole beside its place
+    "renamed",  # it is in its place, others of its domain are not
+)
+
+
+class Reaper:
+    """Counts how often points are reached, and kills this process at one of them.
+
+    Args:
+        point: Where; ``none``: nowhere.
+        number: At which time, from 1.
+    """
+
+    def __init__(self, point: str, number: int) -> None:
+        self._point = point
+        self._number = number
+        self.counts: Counter[str] = Counter()
+
+    def reach(self, point: str) -> bool:
+        """Note that a point is reached; return True if this is the time to die there."""
+        self.counts[point] += 1
+        return point == self._point and self.counts[point] == self._number
+
+    def pass_by(self, point: str) -> None:
+        """Note that a point is reached, and die if it is time."""
+        if self.reach(point):
+            die()
+
+
+def die() -> None:
+    """End this process as a power cut would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(reaper: Reaper) -> None:
+    """Wrap the functions at the points."""
+    _around(HttpEmbedder, "embed", after=lambda: reaper.pass_by("request"))
+    _around(ChunkFiles, "write", before=lambda: reaper.pass_by("chunk-file"))
+    _around(ministers, "write_domain", before=lambda: reaper.pass_by("files"))
+    _around(
+        PendingFile,
+        "publish",
+        before=lambda: reaper.pass_by("rename"),
+        after=lambda: reaper.pass_by("renamed"),
+    )
+    for owner, name in ((psycopg.AsyncConnection, "commit"), (psycopg.AsyncTransaction, "__aexit__")):
+        _around(
+            owner,
+            name,
+            before=lambda: reaper.pass_by("commit"),
+            after=lambda: reaper.pass_by("committed"),
+        )
+    _cut_copy(reaper)
+
+
+def _around(
+    owner: Any,
+    name: str,
+    *,
+    before: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
+) -> None:
+    """Wrap a function or coroutine function of a class or module."""
+    original = getattr(owner, name)
+
+    @wraps(original)
+    def plain(*arguments: Any, **named: Any) -> Any:
+        before()
+        result = original(*arguments, **named)
+        after()
+        return result
+
+    @wraps(original)
+    async def coroutine(*arguments: Any, **named: Any) -> Any:
+        before()
+        result = await original(*arguments, **named)
+        after()
+        return result
+
+    setattr(owner, name, coroutine if original.__code__.co_flags & 0x80 else plain)
+
+
+def _cut_copy(reaper: Reaper) -> None:
+    original = psycopg.AsyncCopy.write
+
+    @wraps(original)
+    async def write(self: psycopg.AsyncCopy, data: Any) -> None:
+        if not reaper.reach("copy"):
+            await original(self, data)
+            return
+        await original(self, data[: len(data) // 2])
+        die()
+
+    psycopg.AsyncCopy.write = write  # type: ignore[method-assign]
+
+
+def run(command: list[str]) -> int:
+    """Run ``era ...`` or ``dagster ...`` in this process; return its exit code."""
+    sys.argv = command
+    try:
+        if command[0] == "era":
+            from era_ingest.__main__ import main
+
+            main()
+        else:
+            from dagster._cli import main as dagster_main
+
+            dagster_main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Arm, run, and write down the counts; return the exit code."""
+    point, number, *command = arguments
+    reaper = Reaper(point, int(number))
+    arm(reaper)
+    code = run(command)
+    if path := os.environ.get(COUNTS):
+        Path(path).write_text(json.dumps(reaper.counts), encoding="utf-8")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
