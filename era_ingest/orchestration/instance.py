@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -23,7 +24,8 @@ import psycopg
 import sqlalchemy
 from dagster import DagsterInstance
 from dagster._core.instance import InstanceRef
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
+from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster_postgres import (
     DagsterPostgresStorage,
@@ -34,12 +36,13 @@ from dagster_postgres import (
 from dagster_postgres.utils import create_pg_engine
 from psycopg import conninfo, sql
 
+from era_ingest.orchestration.capture import captured
 from era_ingest.settings import Settings, load_settings
 from era_ingest.store.failures import connection_error
 from era_ingest.store.location import database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from dagster._serdes import ConfigurableClassData
 
@@ -163,6 +166,17 @@ class EraComputeLogManager(LocalComputeLogManager):
         """Make it from the settings of this process; see ``dagster.yaml``."""
         del config_value
         return cls(str(dagster_folder(load_settings()) / "logs"), inst_data=inst_data)
+
+    @contextmanager
+    def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext]:
+        """Capture what is printed, without processes that could outlive this one."""
+        files = [
+            Path(self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind]))
+            for kind in (ComputeIOType.STDOUT, ComputeIOType.STDERR)
+        ]
+        with captured(sys.stdout, files[0]), captured(sys.stderr, files[1]):
+            yield CapturedLogContext(log_key)
+        Path(self.complete_artifact_path(log_key)).touch()
 
 
 def open_instance(settings: Settings, *, capture_prints: bool = True) -> DagsterInstance:
