@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg import errors as pg
@@ -13,6 +13,8 @@ from era_ingest.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from era_ingest.store.database import Database
 
 T = TypeVar("T")
 
@@ -27,6 +29,26 @@ _TRANSIENT = (
 )
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
+
+
+async def in_transaction(
+    database: Database, work: Callable[[psycopg.AsyncConnection[Any]], Awaitable[T]]
+) -> T:
+    """Return what ``work`` returns, done in one transaction; on a transient error in another one.
+
+    Args:
+        database: The database.
+        work: Is given a connection; may be called several times.
+
+    Raises:
+        StoreUnavailableError: See ``retry_transient``.
+    """
+
+    async def attempt() -> T:
+        async with database.connection() as conn:
+            return await work(conn)
+
+    return await retry_transient(attempt)
 
 
 async def retry_transient(

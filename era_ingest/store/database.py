@@ -25,7 +25,9 @@ _STARTING_PAUSE_S = 0.2
 _CONNECT_TIMEOUT_S = 10
 POOL_TIMEOUT_S = 30.0
 """How long a caller waits for a free connection, or for a server that went away, before it is an error."""
-_RECONNECT_TIMEOUT_S = 30.0
+_LOOK_AGAIN_S = 1.0
+"""How soon the pool tries to connect again, as long as somebody waits. Left to itself it would double its pauses, and
+come back half a minute after the server."""
 
 _STARTING = ("starting up", "shutting down", "in recovery mode", "not yet accepting", "not accepting")
 
@@ -47,9 +49,18 @@ class Database:
     types. The pool survives a restart of the server: a dead connection is found out when it is asked for.
     """
 
-    def __init__(self, url: str, pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]]) -> None:
+    def __init__(
+        self,
+        url: str,
+        pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]],
+        *,
+        timeout_s: float = POOL_TIMEOUT_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._url = url
         self._pool = pool
+        self._timeout_s = timeout_s
+        self._clock = clock
 
     @classmethod
     async def open(
@@ -83,13 +94,11 @@ class Database:
             max_size=max_connections,
             open=False,
             configure=_configure,
-            check=AsyncConnectionPool.check_connection,
             name=APPLICATION_NAME,
-            timeout=timeout_s,
-            reconnect_timeout=_RECONNECT_TIMEOUT_S,
+            reconnect_timeout=_LOOK_AGAIN_S,
         )
         await pool.open()
-        return cls(url, pool)
+        return cls(url, pool, timeout_s=timeout_s)
 
     @classmethod
     @asynccontextmanager
@@ -106,21 +115,51 @@ class Database:
         """Lend a connection: what was done is committed at the end, rolled back on an error.
 
         Raises:
-            StoreUnavailableError: No connection within 30 s, or the server went away, or its disk is full.
+            StoreUnavailableError: No connection within 30 s, or the server went away, is read-only or out of disk,
+                or cancelled the statement.
         """
         try:
-            async with self._pool.connection() as connection:
-                if connection.adapters.types.get("vector") is None:
-                    await _register_vector(connection)
-                yield connection
-        except PoolTimeout as error:
-            raise await self._why_none(error) from error
+            connection = await self._borrow()
+            try:
+                async with connection:
+                    if connection.adapters.types.get("vector") is None:
+                        await _register_vector(connection)
+                    yield connection
+            finally:
+                await self._pool.putconn(connection)
         except PoolClosed as error:
             raise connection_error(error, self._url) from error
         except psycopg.Error as error:
             if not is_connection_failure(error):
                 raise
             raise connection_error(error, self._url) from error
+
+    async def _borrow(self) -> psycopg.AsyncConnection[Any]:
+        """Take a living connection from the pool; dead ones are replaced, one after another and at once.
+
+        Raises:
+            EraError: There is none in time.
+        """
+        give_up_at = self._clock() + self._timeout_s
+        while True:
+            left = give_up_at - self._clock()
+            try:
+                connection = await self._pool.getconn(max(0.0, min(left, _LOOK_AGAIN_S)))
+            except PoolTimeout as error:
+                if left <= _LOOK_AGAIN_S:
+                    raise await self._why_none(error) from error
+                continue
+            try:
+                await AsyncConnectionPool.check_connection(connection)
+            except psycopg.Error:
+                await self._pool.putconn(connection)
+                if left <= 0:
+                    raise
+                continue
+            except BaseException:
+                await self._pool.putconn(connection)
+                raise
+            return connection
 
     async def _why_none(self, error: PoolTimeout) -> EraError:
         """Find out why the pool has no connection to lend; it does not say itself."""

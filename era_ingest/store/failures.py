@@ -16,6 +16,8 @@ _WRONG_LOGIN_WORDS = (
 )
 _UNAVAILABLE = ("08", "57P", "53", "58")
 """Classes of SQLSTATE: connection; operator intervention; disk, memory or connections used up; I/O."""
+_PASSING = ("25006", "40001", "40P01", "55P03", "57014")
+"""Read-only (a standby), serialization failure, deadlock, lock not available, cancelled by a timeout."""
 
 
 def place(url: str) -> str:
@@ -29,10 +31,10 @@ def place(url: str) -> str:
 
 
 def is_connection_failure(error: psycopg.Error) -> bool:
-    """Say whether the server is away or out of something, rather than the statement being wrong."""
+    """Say whether the server is away, out of something or busy, rather than the statement being wrong."""
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
-    return error.sqlstate.startswith(_UNAVAILABLE)
+    return error.sqlstate.startswith(_UNAVAILABLE) or error.sqlstate in _PASSING
 
 
 def connection_error(error: Exception, url: str) -> EraError:
@@ -49,6 +51,10 @@ def connection_error(error: Exception, url: str) -> EraError:
         return ConfigurationError(f"{where} refuses the login: {said}. Check ERA_DATABASE_URL.")
     if state == "42501":  # insufficient privilege
         return ConfigurationError(f"The user of {where} may not do what is needed: {said}. Grant it to him.")
+    if state in _PASSING:
+        return StoreUnavailableError(
+            f"{where} did not take it: {said}. It was tried for a while; run again, what was committed is kept."
+        )
     if state == "53100":
         return StoreUnavailableError(f"The disk of {where} is full: {said}. Free some space and run again.")
     return StoreUnavailableError(
