@@ -37,6 +37,7 @@ from dagster_postgres.utils import create_pg_engine
 from psycopg import conninfo, sql
 
 from era_ingest.orchestration.capture import captured
+from era_ingest.orchestration.patience import patient
 from era_ingest.settings import Settings, load_settings
 from era_ingest.store.failures import connection_error
 from era_ingest.store.location import database
@@ -69,21 +70,26 @@ class _Pooled:
     """Mixed into Dagster's storages: kept, checked connections, shared by all instances of a process."""
 
     postgres_url: str
+    statements_bounded = False
     _engine: sqlalchemy.Engine
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         """Bound statements, in milliseconds; the stock method's pool also hands out dead connections."""
+        self.statements_bounded = statement_timeout > 0
         self._engine = _shared_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
 
 
+@patient
 class _Runs(_Pooled, PostgresRunStorage):
     """Runs, over the shared connections."""
 
 
+@patient
 class _Events(_Pooled, PostgresEventLogStorage):
     """Events, over the shared connections."""
 
 
+@patient
 class _Schedules(_Pooled, PostgresScheduleStorage):
     """Schedules and sensors, over the shared connections."""
 

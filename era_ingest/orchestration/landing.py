@@ -18,6 +18,7 @@ from era_ingest.core.names import show_name
 from era_ingest.core.removals import explain_held_back, is_held_back
 from era_ingest.pipelines.formats import known_formats
 from era_ingest.pipelines.report import BookStatus
+from era_ingest.pipelines.retrying import patient
 from era_ingest.store import catalogue, landing, quarantine
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
+@patient
 async def settle(
     services: Services, sources: Mapping[str, BookSource], books: Collection[BookReport]
 ) -> None:

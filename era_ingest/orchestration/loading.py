@@ -13,6 +13,7 @@ from era_ingest.orchestration.work import BookWork, Loaded
 from era_ingest.pipelines.ingest import ingest_books
 from era_ingest.pipelines.landing import sources_for
 from era_ingest.pipelines.report import BookStatus, IngestReport, IngestRequest, Stage
+from era_ingest.pipelines.retrying import patient
 from era_ingest.store import sources as source_rows
 from era_ingest.store.audit import audit
 from era_ingest.store.audit_files import check_ministers
@@ -100,6 +101,7 @@ async def find_books(services: Services, work: BookWork) -> tuple[dict[str, Book
     return {**elsewhere, **found}, removed
 
 
+@patient
 async def _audit(
     services: Services, books: Collection[BookReport] | None
 ) -> tuple[tuple[Finding, ...], dict[str, int]]:
@@ -111,6 +113,7 @@ async def _audit(
     return findings, {f"{kind}: {reason}": count for (kind, reason), count in sorted(counts.items())}
 
 
+@patient
 async def audit_ministers(services: Services, domains: Collection[str] | None) -> list[Finding]:
     """Compare the files of domains (None: of all) with the database.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from era_ingest.errors import PermanentError
+from era_ingest.errors import PermanentError, StoreUnavailableError
 from era_ingest.orchestration.assets.domains import domain_index, minister_files
 from era_ingest.orchestration.assets.ingest import load_books
 from era_ingest.orchestration.instance import open_instance
@@ -17,6 +17,8 @@ from era_ingest.orchestration.jobs import (
     ingest_job,
 )
 from era_ingest.orchestration.partitions import BOOKS, DOMAINS, PARTITION_TAG, register, unregister
+from era_ingest.orchestration.patience import PATIENCE_S
+from era_ingest.store.embedded.waiting import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +45,7 @@ def record_runs(settings: Settings, work: LocalWork) -> tuple[str, ...]:
         resources={"era": work},
         executor=dg.in_process_executor,
     )
-    with open_instance(settings, capture_prints=False) as instance:
+    with _open_patiently(settings) as instance:
         arrivals = work.arrivals.result()
         register(instance, BOOKS, [source.slug for source in arrivals.sources])
         config = {
@@ -76,6 +78,21 @@ def record_runs(settings: Settings, work: LocalWork) -> tuple[str, ...]:
             empty = {report.domain for report in indexes if report.view is None}
             unregister(instance, DOMAINS, empty)
     return tuple(run_ids)
+
+
+def _open_patiently(settings: Settings) -> dg.DagsterInstance:
+    """Open the instance, also while the database restarts: the work beside us waits for it too.
+
+    Raises:
+        EraError: It cannot be opened, or not within a minute.
+    """
+    for waited_s in Waiter().attempts(PATIENCE_S):
+        try:
+            return open_instance(settings, capture_prints=False)
+        except StoreUnavailableError:
+            if waited_s >= PATIENCE_S:
+                raise
+    raise AssertionError
 
 
 def _execute(

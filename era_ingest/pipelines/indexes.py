@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from era_ingest.core.names import DomainName
-from era_ingest.pipelines.retrying import retry_transient
+from era_ingest.pipelines.retrying import patient, retry_transient
 from era_ingest.store import views
 from era_ingest.store.domains import category_counts, domain_states, mark_indexed
 from era_ingest.store.indexes import IndexReport, ensure_domain_index
@@ -40,6 +40,7 @@ class DomainIndexReport:
         return sum(self.rows.values())
 
 
+@patient
 async def stale_indexes(services: Services) -> list[str]:
     """Return the domains whose view and index were not looked after since they changed, sorted."""
     async with services.database.connection() as conn:
@@ -52,14 +53,15 @@ async def refresh_domain_indexes(
 ) -> list[DomainIndexReport]:
     """Look after domains, and after the index over all of them; None: those that are stale."""
     names = await stale_indexes(services) if domains is None else sorted(set(domains))
-    await views.ensure_views(services.database, names)
+    await retry_transient(lambda: views.ensure_views(services.database, names))
     reports = [await refresh_domain_index(services, name) for name in names]
     if names:
         await _refresh_index_of_all(services)
-        await views.drop_empty_views(services.database, names)
+        await retry_transient(lambda: views.drop_empty_views(services.database, names))
     return reports
 
 
+@patient
 async def refresh_domain_index(services: Services, domain: str) -> DomainIndexReport:
     """Create the view of a domain, build or drop its index as its size asks for, count its rows."""
     async with services.database.connection() as conn:
@@ -68,10 +70,8 @@ async def refresh_domain_index(services: Services, domain: str) -> DomainIndexRe
         rows = await category_counts(conn, domain)
     index = None
     if model is not None:
-        index = await retry_transient(
-            lambda: ensure_domain_index(
-                services.database, model, domain, min_rows=services.settings.index_min_rows
-            )
+        index = await ensure_domain_index(
+            services.database, model, domain, min_rows=services.settings.index_min_rows
         )
     if state is not None:
         async with services.database.connection() as conn:
@@ -80,12 +80,9 @@ async def refresh_domain_index(services: Services, domain: str) -> DomainIndexRe
     return DomainIndexReport(domain, rows, index, view)
 
 
+@patient
 async def _refresh_index_of_all(services: Services) -> None:
     async with services.database.connection() as conn:
         model = await active_model(conn)
     if model is not None:
-        await retry_transient(
-            lambda: ensure_domain_index(
-                services.database, model, None, min_rows=services.settings.index_min_rows
-            )
-        )
+        await ensure_domain_index(services.database, model, None, min_rows=services.settings.index_min_rows)

@@ -14,6 +14,7 @@ from era_ingest.pipelines.flow import IngestFlow
 from era_ingest.pipelines.meter import Meter
 from era_ingest.pipelines.planning import Plan, plan_books, read_planned
 from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, Stage
+from era_ingest.pipelines.retrying import patient
 from era_ingest.pipelines.sharing import sharing_limiter
 from era_ingest.pipelines.steps import DatabaseSteps
 from era_ingest.store import books, models, quarantine
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from era_ingest.clients.backend import Embedder
     from era_ingest.pipelines.report import IngestRequest, Progress
     from era_ingest.pipelines.services import Services
+    from era_ingest.store.books import LoadCounts
 
 _LEAST_TEXTS_FOR_SPEED = 100
 
@@ -72,6 +74,7 @@ async def _ingest(
     await _look_around(services, result)
 
 
+@patient
 async def _look_around(services: Services, result: IngestReport) -> None:
     """Count what each book has in quarantine, and find the domains that are out of date: from now or before.
 
@@ -135,6 +138,7 @@ async def _flow(
         meter.summarise(result)
 
 
+@patient
 async def _note_speed(
     services: Services, model: models.Model | None, client: EmbeddingClient, elapsed_s: float
 ) -> None:
@@ -144,17 +148,23 @@ async def _note_speed(
             await models.note_speed(conn, model, client.stats.texts / elapsed_s)
 
 
+@patient
 async def _activate(services: Services, model: models.Model) -> None:
     """Move search to a model that holds every book by now."""
     async with services.database.connection() as conn:
         await models.activate_when_complete(conn, model)
 
 
+@patient
+async def _remove_rows(services: Services, slug: str) -> LoadCounts:
+    async with services.database.connection() as conn:
+        return await books.remove_book(conn, slug)
+
+
 async def _remove(services: Services, slug: str, result: IngestReport) -> None:
     """Take a book out of the tables and the chunk files."""
     started = time.monotonic()
-    async with services.database.connection() as conn:
-        removed = await books.remove_book(conn, slug)
+    removed = await _remove_rows(services, slug)
     await asyncio.to_thread(services.chunk_files.delete, slug)
     result.changed_domains |= removed.changed_domains
     result.books.append(

@@ -11,6 +11,7 @@ from era_ingest.core.names import show_name
 from era_ingest.core.removals import explain_held_back, is_held_back
 from era_ingest.errors import ConfigurationError
 from era_ingest.pipelines.formats import known_formats
+from era_ingest.pipelines.retrying import patient
 from era_ingest.store import landing, quarantine, sources
 
 if TYPE_CHECKING:
@@ -59,11 +60,7 @@ async def resolve_paths(
     scan = await asyncio.to_thread(landing.scan_all, paths, known_formats())
     roots = [str(path.absolute()) for path in paths if _is_landing(path)]
     present = {source.slug for source in scan.sources}
-    async with services.database.connection() as conn:
-        loaded = await sources.states(conn)
-        for root in roots:
-            inside = [defect for defect in scan.defects if defect.file.startswith(show_name(root))]
-            await quarantine.replace_landing_defects(conn, root, inside, run_id=run_id)
+    loaded = await _compare(services, scan, roots, run_id)
     removed: list[str] = []
     held_back: list[str] = []
     for root in roots:
@@ -84,6 +81,19 @@ async def resolve_paths(
     return Arrivals(scan.sources, tuple(removed), scan.defects, tuple(held_back))
 
 
+@patient
+async def _compare(
+    services: Services, scan: LandingScan, roots: Sequence[str], run_id: str
+) -> dict[str, SourceState]:
+    """Return what is loaded; quarantine what of the folders is no book."""
+    async with services.database.connection() as conn:
+        for root in roots:
+            inside = [defect for defect in scan.defects if defect.file.startswith(show_name(root))]
+            await quarantine.replace_landing_defects(conn, root, inside, run_id=run_id)
+        return await sources.states(conn)
+
+
+@patient
 async def sources_for(services: Services, slugs: Collection[str]) -> dict[str, BookSource]:
     """Return where books are now: in the landing folder, or where they were loaded from.
 

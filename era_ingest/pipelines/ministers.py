@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from era_ingest.errors import EraError
 from era_ingest.pipelines.groups import first_error
-from era_ingest.pipelines.retrying import retry_transient
+from era_ingest.pipelines.retrying import patient, retry_transient
 from era_ingest.store import ministers
 from era_ingest.store.domains import domain_states
 from era_ingest.store.minister_files import FileChanges, folders
@@ -49,6 +49,7 @@ class MinistersReport:
         return len(self.changes.written)
 
 
+@patient
 async def stale_ministers(services: Services) -> list[str]:
     """Return the domains whose files must be built, sorted: the database changed, or the folder lacks them.
 

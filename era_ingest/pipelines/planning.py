@@ -14,10 +14,11 @@ from era_ingest.errors import EraError, MalformedDocumentError
 from era_ingest.pipelines.chunked import ChunkedBook
 from era_ingest.pipelines.reading import ReadOptions, read_books
 from era_ingest.pipelines.report import BookReport, BookStatus, Stage
+from era_ingest.pipelines.retrying import patient
 from era_ingest.store import models, quarantine, sources
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from era_ingest.core.source import BookSource
     from era_ingest.pipelines.report import IngestReport, IngestRequest
@@ -55,6 +56,7 @@ def processing_of(settings: Settings) -> str:
     )
 
 
+@patient
 async def plan_books(services: Services, request: IngestRequest, model_name: str) -> Plan:
     """Compare the request with what is loaded; no file is read.
 
@@ -162,10 +164,7 @@ async def _read_files(
                 await asyncio.to_thread(services.chunk_files.write, source.slug, outcome.table)
                 _add_seconds(result, "chunk_files", time.monotonic() - started)
             if Stage.VECTOR_TABLES not in request.stages:
-                async with services.database.connection() as conn:
-                    await quarantine.replace_defects(
-                        conn, outcome.record.name, outcome.record.defects, run_id=request.run_id
-                    )
+                await _quarantine(services, outcome.record.name, outcome.record.defects, request.run_id)
             yield outcome
         waited_from = time.monotonic()
 
@@ -201,8 +200,13 @@ async def _refuse_book(
     reason = error.reason if isinstance(error, MalformedDocumentError) else "unreadable"
     file = error.file if isinstance(error, MalformedDocumentError) else source.path
     defect = Defect(show_name(file), pointer, reason, error.message)
+    await _quarantine(services, source.name, [defect], request.run_id)
+
+
+@patient
+async def _quarantine(services: Services, book: str, defects: Sequence[Defect], run_id: str) -> None:
     async with services.database.connection() as conn:
-        await quarantine.replace_defects(conn, source.name, [defect], run_id=request.run_id)
+        await quarantine.replace_defects(conn, book, defects, run_id=run_id)
 
 
 def _refused_report(source: BookSource, error: EraError) -> BookReport:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import psycopg
 from psycopg import errors as pg
@@ -12,10 +13,9 @@ from psycopg import errors as pg
 from era_ingest.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
-    from era_ingest.store.database import Database
-
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _TRANSIENT = (
@@ -31,24 +31,17 @@ _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 
 
-async def in_transaction(
-    database: Database, work: Callable[[psycopg.AsyncConnection[Any]], Awaitable[T]]
-) -> T:
-    """Return what ``work`` returns, done in one transaction; on a transient error in another one.
+def patient(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Make a coroutine function patient with the database: see ``retry_transient``.
 
-    Args:
-        database: The database.
-        work: Is given a connection; may be called several times.
-
-    Raises:
-        StoreUnavailableError: See ``retry_transient``.
+    What it does must be one whole transaction, or several that may each be done again.
     """
 
-    async def attempt() -> T:
-        async with database.connection() as conn:
-            return await work(conn)
+    @wraps(work)
+    async def patiently(*arguments: P.args, **named: P.kwargs) -> T:
+        return await retry_transient(lambda: work(*arguments, **named))
 
-    return await retry_transient(attempt)
+    return patiently
 
 
 async def retry_transient(

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from era_ingest.pipelines.retrying import retry_transient
 from era_ingest.store import location, schema
 from era_ingest.store.chunk_files import ChunkFiles
 from era_ingest.store.database import Database
@@ -43,5 +44,5 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """
     with location.database(settings) as url:
         async with Database.opened(url, max_connections=settings.bounds.pool_connections) as database:
-            await schema.migrate(database)
+            await retry_transient(lambda: schema.migrate(database))
             yield Services(settings, database, ChunkFiles(settings.chunks_location))

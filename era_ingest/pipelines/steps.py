@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from era_ingest.errors import EraError, PermanentError
 from era_ingest.pipelines.planning import report_of
 from era_ingest.pipelines.report import BookStatus, Stage
-from era_ingest.pipelines.retrying import retry_transient
+from era_ingest.pipelines.retrying import patient, retry_transient
 from era_ingest.store import books, embeddings, models, quarantine, views
 from era_ingest.store.chunk_table import BookRows
 from era_ingest.store.quarantine import RefusedText
@@ -60,6 +60,7 @@ class DatabaseSteps:
         self._storing = asyncio.Lock()
         self._viewed: set[str] = set()
 
+    @patient
     async def known(self, hashes: Sequence[bytes]) -> tuple[Collection[bytes], Collection[bytes]]:
         """Return the hashes that the store has, and those that the server is known to refuse."""
         model = self.model
@@ -141,6 +142,7 @@ class DatabaseSteps:
                 await quarantine.refuse_texts(conn, model, storing, run_id=self._request.run_id)
             del self._refused[: len(storing)]
 
+    @patient
     async def _ensure_views(self, domains: Collection[str]) -> None:
         """Create the views of domains that this run meets for the first time."""
         if new := set(domains) - self._viewed:
@@ -154,6 +156,7 @@ class DatabaseSteps:
             dimensions = int((await self._embedder.embed([_PROBE_TEXT])).vectors.shape[1])
         return await self._ensure_model(dimensions)
 
+    @patient
     async def _ensure_model(self, dimensions: int) -> Model:
         """Register the model on first use."""
         if self.model is None:

@@ -16,7 +16,8 @@ _WRONG_LOGIN_WORDS = (
 )
 _UNAVAILABLE = ("08", "57P", "53", "58")
 """Classes of SQLSTATE: connection; operator intervention; disk, memory or connections used up; I/O."""
-_PASSING = ("25006", "40001", "40P01", "55P03", "57014")
+CANCELLED = "57014"
+_PASSING = ("25006", "40001", "40P01", "55P03", CANCELLED)
 """Read-only (a standby), serialization failure, deadlock, lock not available, cancelled by a timeout."""
 
 
@@ -34,7 +35,12 @@ def is_connection_failure(error: psycopg.Error) -> bool:
     """Say whether the server is away, out of something or busy, rather than the statement being wrong."""
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
-    return error.sqlstate.startswith(_UNAVAILABLE) or error.sqlstate in _PASSING
+    return is_passing_state(error.sqlstate)
+
+
+def is_passing_state(state: str) -> bool:
+    """Say of a SQLSTATE whether trying again later may help."""
+    return state.startswith(_UNAVAILABLE) or state in _PASSING
 
 
 def connection_error(error: Exception, url: str) -> EraError:

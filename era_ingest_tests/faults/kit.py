@@ -229,4 +229,6 @@ def _list_differences(name: str, found: Iterable[Any], wanted: Iterable[Any]) ->
     missing = [row for row in there if row not in here]
     extra = [row for row in here if row not in there]
     doubled = len(here) - len(set(map(repr, here)))
-    return [f"{name}: {len(missing)} missing, {len(extra)} too many, {doubled} doubled: {missing[:1]} {extra[:1]}"]
+    return [
+        f"{name}: {len(missing)} missing, {len(extra)} too many, {doubled} doubled: {missing[:1]} {extra[:1]}"
+    ]

@@ -171,9 +171,7 @@ def server(mistreated: Path, tmp_path: Path) -> Iterator[Server]:
     with hold(mistreated, durable=False) as lease:
         name = f"t_{time.monotonic_ns()}"
         with psycopg.connect(lease.url, autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("create database {} template prepared").format(sql.Identifier(name))
-            )
+            connection.execute(sql.SQL("create database {} template prepared").format(sql.Identifier(name)))
         yield Server(mistreated, lease.url.replace("@/era?", f"@/{name}?", 1))
         with psycopg.connect(lease.url, autocommit=True) as connection:
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
