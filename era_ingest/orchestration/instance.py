@@ -37,7 +37,7 @@ from dagster_postgres.utils import create_pg_engine
 from psycopg import conninfo, sql
 
 from era_ingest.orchestration.capture import captured
-from era_ingest.orchestration.patience import patient
+from era_ingest.orchestration.patience import patient, watch_statements
 from era_ingest.settings import Settings, load_settings
 from era_ingest.store.failures import connection_error
 from era_ingest.store.location import database
@@ -280,6 +280,7 @@ def _shared_engine(
         pool_recycle=recycle_s,
         pool_pre_ping=True,  # the server may have been restarted meanwhile
     )
+    watch_statements(engine)
     os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
     return engine
 

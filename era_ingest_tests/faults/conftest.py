@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
-from contextlib import asynccontextmanager
+import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from era_ingest.store.embedded.waiting import Waiter
 from era_ingest_tests.faults.kit import Installation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 PROGRAM_TIMEOUT_S = 120.0
@@ -32,17 +34,17 @@ LEAVE_TIMEOUT_S = 30.0
 class Forge:
     """Orders programs from the forge's process, one at a time."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.pid = 0
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "era_ingest_tests.faults.forge"]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._answer()
 
-    async def _answer(self) -> dict[str, Any]:
+    def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), PROGRAM_TIMEOUT_S)
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
 
-    async def run(
+    def run(
         self,
         installation: Installation,
         *command: str,
@@ -58,7 +60,7 @@ class Forge:
             *command: ``era ...`` or ``dagster ...``.
             point: Where it kills itself, see ``run_and_kill``.
             number: At which time it comes there.
-            kill_after_s: It is killed from outside after so many seconds.
+            kill_after_s: It is killed from outside after so many seconds; at the latest after two minutes.
             environment: More variables.
         """
         assert self._process.stdin is not None
@@ -68,35 +70,35 @@ class Forge:
             "log": str(installation.log),
         }
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        self.pid = (await self._answer())["pid"]
-        killer = None
-        if kill_after_s is not None:
-            killer = asyncio.get_running_loop().call_later(kill_after_s, os.kill, self.pid, signal.SIGKILL)
+        self._process.stdin.flush()
+        pid = self._answer()["pid"]
+        limit_s = PROGRAM_TIMEOUT_S if kill_after_s is None else kill_after_s
+        killer = threading.Timer(limit_s, os.kill, (pid, signal.SIGKILL))
+        killer.start()
         try:
-            return int((await self._answer())["status"])
+            return int(self._answer()["status"])
         finally:
-            if killer is not None:
-                killer.cancel()
+            killer.cancel()
+
+    async def arun(self, installation: Installation, *command: str, **how: Any) -> int:
+        """Do as ``run``, in a thread."""
+        return await asyncio.to_thread(partial(self.run, installation, *command, **how))
+
+    def close(self) -> None:
+        """End the forge."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
 
 
-@asynccontextmanager
-async def open_forge() -> AsyncIterator[Forge]:
-    """Run a forge for the length of a context."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "era_ingest_tests.faults.forge",
-        cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    forge = Forge(process)
-    try:
-        await forge._answer()
-        yield forge
-    finally:
-        process.kill()
-        await process.wait()
+@pytest.fixture(scope="session")
+def forge() -> Iterator[Forge]:
+    """The forge."""
+    found = Forge()
+    yield found
+    found.close()
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from era_ingest_tests.faults import run_and_kill
 def _import_everything() -> None:
     """Import what programs import lazily."""
     import dagster._cli
+
     import era_ingest.__main__
     import era_ingest.definitions
     import era_ingest.orchestration.recorded

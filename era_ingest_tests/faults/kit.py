@@ -6,7 +6,6 @@ import json
 import os
 import random
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -16,6 +15,7 @@ from era_ingest.store.chunk_files import ChunkFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
 FACTOR = float(os.environ.get("ERA_TORTURE_FACTOR", "1"))
 """Scales the counts of the long forms: 0.1 makes them a tenth as long, 10 ten times as long."""
@@ -23,10 +23,34 @@ SEED = int(os.environ.get("ERA_TORTURE_SEED", "0"))
 """Added to every seed: another number draws other cases."""
 _WRITTEN_AT_NS = 1_700_000_000_000_000_000
 _DOMAINS = ("Ethics", "War", "Decision Making", "Trade", "Gardening", "Power")
-_WORDS = (
-    "patience haste water stone river trust leader garden winter market promise harvest silence anger "
-    "measure bridge lantern sailor border letter answer danger mercy fortune habit reason"
-).split()
+_WORDS = [
+    "patience",
+    "haste",
+    "water",
+    "stone",
+    "river",
+    "trust",
+    "leader",
+    "garden",
+    "winter",
+    "market",
+    "promise",
+    "harvest",
+    "silence",
+    "anger",
+    "measure",
+    "bridge",
+    "lantern",
+    "sailor",
+    "border",
+    "letter",
+    "answer",
+    "danger",
+    "mercy",
+    "fortune",
+    "habit",
+    "reason",
+]
 
 
 def cases(short: int, long: int) -> list[Any]:

@@ -6,7 +6,6 @@ server must have seen no more texts twice than were in flight.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import time
@@ -15,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from era_ingest_tests.faults.conftest import Databases, Forge, open_forge
 from era_ingest_tests.faults.kit import Installation, cases, differences, picture, write_corpus
 from era_ingest_tests.faults.run_and_kill import COUNTS, POINTS
 from era_ingest_tests.servers import EmbeddingServer, ServerOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    from era_ingest_tests.faults.conftest import Databases, Forge
 
 CORPUS = 11
 BATCH_TEXTS = 16
@@ -61,7 +61,7 @@ class Stage:
 
     async def ingest(self, **how: Any) -> int:
         """Run ``era ingest``."""
-        return await self.forge.run(
+        return await self.forge.arun(
             self.installation, "era", "ingest", "-q", str(self.installation.landing), **how
         )
 
@@ -74,9 +74,9 @@ class Stage:
         config.write_text(json.dumps({"ops": ingest if name == "ingest" else ministers}), encoding="utf-8")
         tags = [] if name == "ingest" else ["--tags", json.dumps({"dagster/partition": DOMAINS[0]})]
         command = ["dagster", "job", "execute", "-m", "era_ingest.definitions", "-j", name]
-        return await self.forge.run(self.installation, *command, "-c", str(config), *tags, **how)
+        return await self.forge.arun(self.installation, *command, "-c", str(config), *tags, **how)
 
-    async def programs(self, kind: str) -> list[tuple[str, Callable[..., Any]]]:
+    def programs(self, kind: str) -> list[tuple[str, Callable[..., Any]]]:
         """Return the programs that take a landing folder to files, in order."""
         if kind == COMMAND:
             return [(COMMAND, self.ingest)]
@@ -101,32 +101,18 @@ def build_stage(forge: Forge, folder: Path, url: str, server: EmbeddingServer, c
 
 
 class Ground:
-    """A loop of its own with a forge, and undisturbed installations by kind of program.
+    """Undisturbed installations by kind of program, made when they are first asked for."""
 
-    Async fixtures of a session would tie every test to their loop; this runs what it is given on its own one.
-    """
-
-    def __init__(self, databases: Databases, folder: Path) -> None:
+    def __init__(self, forge: Forge, databases: Databases, folder: Path) -> None:
+        self.forge = forge
         self._databases = databases
         self._folder = folder
-        self._runner = asyncio.Runner()
-        self._forge_context = open_forge()
-        self.forge = self._runner.run(self._forge_context.__aenter__())
         self._controls: dict[str, Control] = {}
 
-    def close(self) -> None:
-        """Close it all."""
-        self._runner.run(self._forge_context.__aexit__(None, None, None))
-        self._runner.close()
-
-    def run(self, work: Any) -> Any:
-        """Run a coroutine to its end."""
-        return self._runner.run(work)
-
-    def control(self, kind: str) -> Control:
+    async def control(self, kind: str) -> Control:
         """Return what an undisturbed installation comes to."""
         if kind not in self._controls:
-            self._controls[kind] = self.run(self._measure(kind))
+            self._controls[kind] = await self._measure(kind)
         return self._controls[kind]
 
     async def _measure(self, kind: str) -> Control:
@@ -136,7 +122,7 @@ class Ground:
             async with EmbeddingServer(ServerOptions(latency_s=0.02)) as server:
                 stage = build_stage(self.forge, self._folder / name, url, server, "fixed")
                 counts, seconds = {}, {}
-                for program, start in await stage.programs(kind):
+                for program, start in stage.programs(kind):
                     file = self._folder / f"{name}.counts"
                     began = time.monotonic()
                     status = await start(environment={COUNTS: str(file)})
@@ -149,11 +135,9 @@ class Ground:
 
 
 @pytest.fixture(scope="module")
-def ground(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    """The forge and the undisturbed installations."""
-    found = Ground(databases, tmp_path_factory.mktemp("ground"))
-    yield found
-    found.close()
+def ground(forge: Forge, databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    """The undisturbed installations."""
+    return Ground(forge, databases, tmp_path_factory.mktemp("ground"))
 
 
 async def kill_once(stage: Stage, kind: str, control: Control, rng: random.Random, point: str) -> str:
@@ -166,7 +150,7 @@ async def kill_once(stage: Stage, kind: str, control: Control, rng: random.Rando
         rng: Draws the place.
         point: Named point; ``random``: any time.
     """
-    programs = await stage.programs(kind)
+    programs = stage.programs(kind)
     if point == "random":
         total = sum(control.seconds.values())
         after_s = rng.uniform(0.0, total)
@@ -192,14 +176,14 @@ async def kill_once(stage: Stage, kind: str, control: Control, rng: random.Rando
 async def survive(stage: Stage, kind: str, control: Control, where: str) -> tuple[int, int]:
     """Run everything once more, compare; return the texts sent twice and the requests in flight at most."""
     in_flight = stage.server.stats.most_at_once
-    for name, start in await stage.programs(kind):
+    for name, start in stage.programs(kind):
         status = await start()
         assert status == 0, f"{name} after {where}: {stage.installation.log.read_text()[-3000:]}"
     assert not differences(picture(stage.installation), control.holds), where
     return stage.server.stats.texts - control.texts, in_flight
 
 
-def run_case(
+async def run_case(
     ground: Ground,
     url: str,
     folder: Path,
@@ -211,29 +195,26 @@ def run_case(
 ) -> None:
     """Kill once and survive."""
     rng = random.Random(f"{kind} {point} {seed}")
-    control = ground.control(kind)
+    control = await ground.control(kind)
     controller = "adaptive" if seed % 2 else "fixed"
 
-    async def play() -> None:
-        options = ServerOptions(latency_s=rng.choice((0.002, 0.02, 0.08)))
-        async with EmbeddingServer(options) as server:
-            stage = build_stage(ground.forge, folder, url, server, controller)
-            where = await kill_once(stage, kind, control, rng, point)
-            twice, in_flight = await survive(stage, kind, control, f"{where}, seed {seed}, {controller}")
-            allowed = max(CONCURRENCY if controller == "fixed" else 2, in_flight) * BATCH_TEXTS
-            assert twice <= allowed, f"{where}: {twice} texts twice, {in_flight} requests were in flight"
-            note(f"{kind} killed ({'named' if point != 'random' else 'random'} point): texts twice", twice)
-            note(
-                f"{kind} killed: texts twice, share of requests in flight x batch size",
-                twice / max(1, in_flight * BATCH_TEXTS),
-            )
-
-    ground.run(play())
+    options = ServerOptions(latency_s=rng.choice((0.002, 0.02, 0.08)))
+    async with EmbeddingServer(options) as server:
+        stage = build_stage(ground.forge, folder, url, server, controller)
+        where = await kill_once(stage, kind, control, rng, point)
+        twice, in_flight = await survive(stage, kind, control, f"{where}, seed {seed}, {controller}")
+        allowed = max(CONCURRENCY if controller == "fixed" else 2, in_flight) * BATCH_TEXTS
+        assert twice <= allowed, f"{where}: {twice} texts twice, {in_flight} requests were in flight"
+        note(f"{kind} killed ({'named' if point != 'random' else 'random'} point): texts twice", twice)
+        note(
+            f"{kind} killed: texts twice, share of requests in flight x batch size",
+            twice / max(1, in_flight * BATCH_TEXTS),
+        )
 
 
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("seed", cases(1, 10))
-def test_a_run_killed_at_a_named_point(
+async def test_a_run_killed_at_a_named_point(
     ground: Ground,
     dagster_database_url: str,
     tmp_path: Path,
@@ -242,20 +223,20 @@ def test_a_run_killed_at_a_named_point(
     note: Callable[[str, float], None],
 ) -> None:
     """One more run brings everything to what it would have been."""
-    run_case(ground, dagster_database_url, tmp_path, kind=WORKER, point=point, seed=seed, note=note)
+    await run_case(ground, dagster_database_url, tmp_path, kind=WORKER, point=point, seed=seed, note=note)
 
 
 @pytest.mark.parametrize("seed", cases(12, 120))
-def test_a_run_killed_at_a_random_point(
+async def test_a_run_killed_at_a_random_point(
     ground: Ground, dagster_database_url: str, tmp_path: Path, seed: int, note: Callable[[str, float], None]
 ) -> None:
     """The same, at any time of loading or of building files."""
-    run_case(ground, dagster_database_url, tmp_path, kind=WORKER, point="random", seed=seed, note=note)
+    await run_case(ground, dagster_database_url, tmp_path, kind=WORKER, point="random", seed=seed, note=note)
 
 
 @pytest.mark.parametrize("seed", cases(5, 50))
-def test_era_ingest_killed_at_a_random_point(
+async def test_era_ingest_killed_at_a_random_point(
     ground: Ground, dagster_database_url: str, tmp_path: Path, seed: int, note: Callable[[str, float], None]
 ) -> None:
     """The same for the command."""
-    run_case(ground, dagster_database_url, tmp_path, kind=COMMAND, point="random", seed=seed, note=note)
+    await run_case(ground, dagster_database_url, tmp_path, kind=COMMAND, point="random", seed=seed, note=note)
