@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 import sys
 import threading
 from contextlib import ExitStack, contextmanager
@@ -37,6 +38,7 @@ from dagster_postgres.utils import create_pg_engine
 from psycopg import conninfo, sql
 
 from era_ingest.orchestration.capture import captured
+from era_ingest.orchestration.launcher import HOST_TAG
 from era_ingest.orchestration.patience import patient, watch_statements
 from era_ingest.settings import Settings, load_settings
 from era_ingest.store.failures import connection_error
@@ -45,6 +47,7 @@ from era_ingest.store.location import database
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
+    from dagster import DagsterRun
     from dagster._serdes import ConfigurableClassData
 
 SCHEMA = "dagster"
@@ -82,6 +85,12 @@ class _Pooled:
 @patient
 class _Runs(_Pooled, PostgresRunStorage):
     """Runs, over the shared connections."""
+
+    def add_run(self, dagster_run: DagsterRun) -> DagsterRun:
+        """Add a run; one that no code server executes is executed here, which its tags say."""
+        if dagster_run.remote_job_origin is None:
+            dagster_run = dagster_run.with_tags({**dagster_run.tags, HOST_TAG: socket.gethostname()})
+        return super().add_run(dagster_run)
 
 
 @patient

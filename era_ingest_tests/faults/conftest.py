@@ -36,6 +36,7 @@ class Forge:
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "era_ingest_tests.faults.forge"]
+        self.pid = 0
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._answer()
 
@@ -71,7 +72,7 @@ class Forge:
         }
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
-        pid = self._answer()["pid"]
+        pid = self.pid = self._answer()["pid"]
         limit_s = PROGRAM_TIMEOUT_S if kill_after_s is None else kill_after_s
         killer = threading.Timer(limit_s, os.kill, (pid, signal.SIGKILL))
         killer.start()

@@ -88,6 +88,14 @@ async def restart(server: Server, rng: random.Random) -> None:
     lease.close()
 
 
+async def crash(server: Server, _: random.Random) -> None:
+    """Kill the server's main process; its warden starts it again."""
+    pid = status(server.home).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await asyncio.to_thread(Waiter().until, lambda: server.texts() >= 0, 60.0)
+
+
 async def kill_backends(server: Server, rng: random.Random) -> None:
     """Terminate every session of the program, several times."""
     for _ in range(rng.randint(1, 5)):
@@ -161,7 +169,7 @@ async def statement_timeout(server: Server, rng: random.Random) -> None:
     await asyncio.to_thread(server.set_everywhere, "statement_timeout", None)
 
 
-TROUBLES = (restart, kill_backends, exhaust, deadlock, read_only, statement_timeout)
+TROUBLES = (restart, crash, kill_backends, exhaust, deadlock, read_only, statement_timeout)
 
 
 @pytest.fixture(scope="module")
