@@ -73,7 +73,7 @@ async def retry_transient(
             if loop.time() + pause_s > give_up_at:
                 detail = str(error).strip().splitlines()
                 raise StoreUnavailableError(
-                    f"The database did not take a write for {budget_s:.0f} s: "
+                    f"Nothing could be written for {budget_s:.0f} s: "
                     f"{detail[0] if detail else error!r}. What was committed is safe; run `era doctor`, "
                     "then run the same command again."
                 ) from error

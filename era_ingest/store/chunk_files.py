@@ -12,7 +12,7 @@ from upath import UPath
 
 from era_ingest.core.names import MAX_SLUG_BYTES
 from era_ingest.errors import InvalidNameError, StoreUnavailableError
-from era_ingest.store.atomic import remove_file, write_bytes
+from era_ingest.store.atomic import remove_file, sweep_temporaries, write_bytes
 from era_ingest.store.chunk_table import SCHEMA
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class ChunkFiles:
     """
 
     def __init__(self, location: str, **storage_options: Any) -> None:
+        self._swept = False
         self._local: Path | None = None
         self._remote: Any = None
         if "://" in location and not location.startswith("file://"):
@@ -63,6 +64,7 @@ class ChunkFiles:
             if self._local is not None:
                 self._local.mkdir(parents=True, exist_ok=True)
                 write_bytes(Path(path), payload)
+                self._sweep(self._local, Path(path))
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(payload)  # object stores show an object when it is whole
@@ -108,6 +110,12 @@ class ChunkFiles:
         for name in sorted(item.name for item in folder.iterdir()) if folder.exists() else ():
             if name.endswith(SUFFIX) and not name.startswith("."):
                 yield name.removesuffix(SUFFIX)
+
+    def _sweep(self, folder: Path, written: Path) -> None:
+        """Remove what killed writers left, once: the folder may hold 100,000 files."""
+        if not self._swept:
+            self._swept = True
+            sweep_temporaries(folder, written.stat().st_mtime)
 
     def _path(self, slug: str) -> Any:
         if len(slug) > MAX_SLUG_BYTES or not _SLUG.fullmatch(slug):

@@ -28,6 +28,7 @@ from era_ingest.store.embedded import hold, status
 from era_ingest.store.embedded.waiting import Waiter
 from era_ingest_tests.faults.conftest import ROOT
 from era_ingest_tests.faults.kit import (
+    SEED,
     Installation,
     Library,
     cases,
@@ -122,17 +123,20 @@ def running_dev(installation: Installation) -> Iterator[Dev]:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("seed", cases(1, 10))
+@pytest.mark.parametrize("seed", cases(1, 51))
 def test_a_killed_part_of_era_dev_comes_back(
     tmp_path: Path, seed: int, note: Callable[[str, float], None]
 ) -> None:
-    """Each part is killed once, in any order; the UI is there again, and a book that arrives then is loaded."""
+    """Each part is killed once, in any order; the UI is there again, and a book that arrives then is loaded.
+
+    The short form kills the daemon alone: half a minute for each of them would be too much.
+    """
     rng = random.Random(seed)
     installation = Installation(tmp_path, None, {"ERA_EMBEDDER": "hashing"})
     library = Library(seed)
     with running_dev(installation) as dev:
         assert eventually(dev.answers), installation.log.read_text()[-3000:]
-        order = rng.sample(sorted(VICTIMS), k=len(VICTIMS))
+        order = rng.sample(sorted(VICTIMS), k=len(VICTIMS)) if seed > SEED else ["daemon"]
         for kind in order:
             old = dev.victims(kind)
             assert old, kind
