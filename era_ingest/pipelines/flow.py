@@ -36,6 +36,8 @@ LOOKUP_CHUNKS = 8_192
 LOADERS = 2
 """Books loaded at the same time: while the database writes one, the next one is put together and sent."""
 _TEXT_QUEUE = 2_048
+_ASK_AGAIN_S = 0.2
+"""How often it is asked whether another run has finished a book."""
 
 
 class Embeds(Protocol):
@@ -54,6 +56,10 @@ class Embeds(Protocol):
 
 class Steps(Protocol):
     """What the flow does to the outside world, one transaction a call."""
+
+    async def claim(self, slugs: Sequence[str]) -> Collection[str]:
+        """Return the books that no other run works on, which are this run's now until they are loaded."""
+        ...
 
     async def known(self, hashes: Sequence[bytes]) -> tuple[Collection[bytes], Collection[bytes]]:
         """Return the hashes that the store has, and those that the server is known to refuse."""
@@ -155,10 +161,19 @@ class IngestFlow:
         await self._parsed.put(None)
 
     async def _resolve(self) -> None:
-        """Ask the store which texts it has, many books a query; queue those that it has not."""
+        """Ask the store which texts it has, many books a query; queue those that it has not.
+
+        Books that another run works on come when it has finished them: then their texts are there.
+        """
         last = False
-        while not last:
-            group, last = await self._next_books()
+        others: list[ChunkedBook] = []
+        while not last or others:
+            group: list[ChunkedBook] = []
+            if others and self._parsed.empty():
+                await asyncio.sleep(_ASK_AGAIN_S)
+            else:
+                group, last = await self._next_books()
+            group, others = await self._claim([*others, *group])
             if not group:
                 continue
             self._ledger.begin_lookup()
@@ -168,6 +183,14 @@ class IngestFlow:
                 await self._admit(book, known, refused)
         self.reading_done = True
         await self._texts.put(None)
+
+    async def _claim(self, books: list[ChunkedBook]) -> tuple[list[ChunkedBook], list[ChunkedBook]]:
+        """Return the books that are ours, and those that another run works on."""
+        ours = await self._steps.claim([book.record.slug for book in books]) if books else ()
+        return (
+            [book for book in books if book.record.slug in ours],
+            [book for book in books if book.record.slug not in ours],
+        )
 
     async def _next_books(self) -> tuple[list[ChunkedBook], bool]:
         """Wait for one book; take along those that are there already, up to about one look-up."""

@@ -133,6 +133,7 @@ async def _flow(
             await _activate(services, steps.model)
         await _note_speed(services, steps.model, client, meter.elapsed_s)
     finally:
+        await steps.aclose()
         ticking.cancel()
         report(meter.picture())
         meter.summarise(result)

@@ -12,6 +12,7 @@ from era_ingest.pipelines.report import BookStatus, Stage
 from era_ingest.pipelines.retrying import patient, retry_transient
 from era_ingest.store import books, embeddings, models, quarantine, views
 from era_ingest.store.chunk_table import BookRows
+from era_ingest.store.claims import Claims
 from era_ingest.store.quarantine import RefusedText
 
 if TYPE_CHECKING:
@@ -58,7 +59,16 @@ class DatabaseSteps:
         self._result = result
         self._refused: list[RefusedText] = []
         self._storing = asyncio.Lock()
+        self._claims = Claims(services.database)
         self._viewed: set[str] = set()
+
+    async def claim(self, slugs: Sequence[str]) -> Collection[str]:
+        """Return the books that no other run works on, which are this run's now until they are loaded."""
+        return await self._claims.take(slugs)
+
+    async def aclose(self) -> None:
+        """Let other runs have what was claimed."""
+        await self._claims.aclose()
 
     @patient
     async def known(self, hashes: Sequence[bytes]) -> tuple[Collection[bytes], Collection[bytes]]:
@@ -113,12 +123,14 @@ class DatabaseSteps:
             report.rows_deleted = loaded.deleted
             self._result.changed_domains |= set(loaded.changed_domains)
             await self._ensure_views(loaded.changed_domains)
+        await self._claims.give(book.record.slug)
         report.seconds = time.monotonic() - started
         self._add_seconds("load", started)
         self._result.books.append(report)
 
     async def lack(self, book: ChunkedBook) -> None:
         """Report a book whose texts have no vectors where none were to be made."""
+        await self._claims.give(book.record.slug)
         report = report_of(book, BookStatus.REFUSED)
         report.error = (
             f"Texts of {book.record.name} have no vectors of {self._embedder.name} yet: "

@@ -134,6 +134,17 @@ class Database:
                 raise
             raise connection_error(error, self._url) from error
 
+    async def open_session(self) -> psycopg.AsyncConnection[Any]:
+        """Return a connection beside the pool's, for the caller to close: each statement commits by itself.
+
+        Raises:
+            EraError: Nobody answers.
+        """
+        try:
+            return await psycopg.AsyncConnection.connect(self._url, autocommit=True, **_options(self._url))
+        except psycopg.Error as error:
+            raise connection_error(error, self._url) from error
+
     async def _borrow(self) -> psycopg.AsyncConnection[Any]:
         """Take a living connection from the pool; dead ones are replaced, one after another and at once.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
 from collections import defaultdict
 from contextlib import contextmanager
@@ -61,6 +62,10 @@ POINTS: dict[str, tuple[Any, str]] = {
     "before a chunk file": (ChunkFiles, "write"),
 }
 
+_MEMORY = (
+    "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+)  # waiting for a disk would be most of the time
+
 Row = tuple[str, int, str, str, tuple[str, ...]]
 
 
@@ -108,7 +113,7 @@ class Corpus(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._name = f"sequence_{next(self.numbers)}"
-        self._folder = tempfile.TemporaryDirectory(prefix="sequence ")
+        self._folder = tempfile.TemporaryDirectory(prefix="sequence ", dir=_MEMORY)
         self._installation = Installation(Path(self._folder.name), self.databases.create(self._name))
         self._books: dict[str, list[dict[str, Any]]] = {}
         self._versions: dict[str, set[frozenset[Row]]] = defaultdict(lambda: {frozenset()})

@@ -58,8 +58,14 @@ class _Notes:
         self.stored: set[bytes] = set()
         self.refused: list[str] = []
         self.loaded: dict[str, TextCounts] = {}
+        self.busy: dict[str, int] = {}
         self.lacking: list[str] = []
         self._load_error = load_error
+
+    async def claim(self, slugs: Sequence[str]) -> Collection[str]:
+        free = [slug for slug in slugs if not self.busy.get(slug)]
+        self.busy = {slug: times - 1 for slug, times in self.busy.items() if times}
+        return free
 
     async def known(self, hashes: Sequence[bytes]) -> tuple[Collection[bytes], Collection[bytes]]:
         return self.stored & set(hashes), ()
@@ -177,3 +183,15 @@ async def test_the_gauge_lets_no_more_out_than_its_bound() -> None:
     assert not second.done()
     await gauge.give(8)
     await asyncio.wait_for(second, 1)
+
+
+async def test_a_book_that_another_run_works_on_comes_when_that_has_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is asked for again and again while others go on, and its texts are looked up only then."""
+    monkeypatch.setattr(flow_module, "_ASK_AGAIN_S", 0.0)
+    steps = _Notes()
+    steps.busy = {"first": 3}
+    client = _Client()
+    assert await IngestFlow(steps, client).run(_stream(_book("first", "a"), _book("second", "b"))) is None
+    assert list(steps.loaded) == ["second", "first"]
