@@ -191,7 +191,7 @@ class EraComputeLogManager(LocalComputeLogManager):
         ]
         with captured(sys.stdout, files[0]), captured(sys.stderr, files[1]):
             yield CapturedLogContext(log_key)
-        Path(self.complete_artifact_path(log_key)).touch()
+        Path(self.get_captured_local_path(log_key, "complete")).touch()
 
 
 def open_instance(settings: Settings, *, capture_prints: bool = True) -> DagsterInstance:

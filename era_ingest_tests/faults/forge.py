@@ -26,10 +26,11 @@ def _import_everything() -> None:
     import dagster._cli
 
     import era_ingest.__main__
+    import era_ingest.cli.app
     import era_ingest.definitions
     import era_ingest.orchestration.recorded
 
-    era_ingest.__main__.load_commands()
+    era_ingest.cli.app.load_commands()
     del dagster
 
 

@@ -128,7 +128,7 @@ def _cut_copy(reaper: Reaper) -> None:
         await original(self, data[: len(data) // 2])
         die()
 
-    psycopg.AsyncCopy.write = write  # type: ignore[method-assign]
+    psycopg.AsyncCopy.write = write  # type: ignore[method-assign,assignment]
 
 
 def run(command: list[str]) -> int:
@@ -142,7 +142,7 @@ def run(command: list[str]) -> int:
         else:
             from dagster._cli import main as dagster_main
 
-            dagster_main()
+            dagster_main()  # type: ignore[no-untyped-call]
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -143,7 +144,7 @@ def test_a_killed_part_of_era_dev_comes_back(
             begun = time.monotonic()
             for victim in old:
                 victim.kill()
-            assert eventually(lambda kind=kind, old=old: _are_new(dev, kind, old)), f"{kind}, {order}"
+            assert eventually(partial(_are_new, dev, kind, old)), f"{kind}, {order}"
             assert eventually(dev.answers), f"{kind}, {order}: {installation.log.read_text()[-3000:]}"
             note(f"era dev: {kind} killed: seconds until it is back", time.monotonic() - begun)
         write_book(installation.landing, "arrives", library.book())

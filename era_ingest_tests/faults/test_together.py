@@ -92,7 +92,7 @@ async def test_programs_at_once_come_to_what_one_does(
         ingest = ("era_ingest", "ingest", "-q", str(shared.landing))
         job = ("dagster", "job", "execute", "-m", "era_ingest.definitions", "-j", "ingest", "-c", str(config))
         codes = await asyncio.gather(run(shared, *ingest), run(shared, *ingest), run(shared, *job))
-        assert codes == [0, 0, 0], shared.log.read_text()[-3000:]
+        assert list(codes) == [0, 0, 0], shared.log.read_text()[-3000:]
         assert await run(shared, *ingest) == 0
         twice = server.stats.texts - wanted[1]
         note("two era ingest and a run at once: texts sent twice", twice)
