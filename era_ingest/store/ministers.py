@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from era_ingest.store.minister_files import DomainWriter, FileChanges, write_com
 from era_ingest.store.models import active_model
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
     from psycopg import AsyncConnection
@@ -57,8 +58,9 @@ async def digest_files(conn: AsyncConnection[Any], domain: str) -> dict[str, byt
         for name, piece in pieces.items():
             digests.setdefault(name, hashlib.sha256()).update(piece)
 
-    async for entries in _entries(conn, domain):
-        digest(await asyncio.to_thread(encoder.add, entries))
+    async with aclosing(_entries(conn, domain)) as parts:
+        async for entries in parts:
+            digest(await asyncio.to_thread(encoder.add, entries))
     digest(encoder.finish())
     return {name: found.digest() for name, found in digests.items()}
 
@@ -81,8 +83,9 @@ async def publish_domain(conn: AsyncConnection[Any], root: Path, domain: str) ->
     state = (await domain_states(conn, [domain])).get(domain)
     encoder = DomainEncoder(domain, last_updated=None if state is None else state.updated_at)
     with DomainWriter(root, domain) as writer:
-        async for entries in _entries(conn, domain):
-            await asyncio.to_thread(_write_on, writer, encoder, entries)
+        async with aclosing(_entries(conn, domain)) as parts:  # a full disk must not leave the cursor open
+            async for entries in parts:
+                await asyncio.to_thread(_write_on, writer, encoder, entries)
         changes = await asyncio.to_thread(_finish, writer, encoder)
     statistics = encoder.statistics
     if state is not None:
@@ -131,7 +134,7 @@ def _finish(writer: DomainWriter, encoder: DomainEncoder) -> FileChanges:
     return writer.publish()
 
 
-async def _entries(conn: AsyncConnection[Any], domain: str) -> AsyncIterator[list[MinisterEntry]]:
+async def _entries(conn: AsyncConnection[Any], domain: str) -> AsyncGenerator[list[MinisterEntry]]:
     """Yield a domain's entries as ``DomainEncoder`` takes them, some thousands at a time, all of one moment."""
     async with conn.cursor("era_minister_entries", binary=True) as cursor:
         await cursor.execute(

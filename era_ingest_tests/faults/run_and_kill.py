@@ -73,7 +73,7 @@ def arm(reaper: Reaper) -> None:
     """Wrap the functions at the points."""
     _around(HttpEmbedder, "embed", after=lambda: reaper.pass_by("request"))
     _around(ChunkFiles, "write", before=lambda: reaper.pass_by("chunk-file"))
-    _around(ministers, "write_domain", before=lambda: reaper.pass_by("files"))
+    _around(ministers, "_finish", before=lambda: reaper.pass_by("files"))
     _around(
         PendingFile,
         "publish",

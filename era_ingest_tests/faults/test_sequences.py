@@ -57,7 +57,7 @@ BOOK = st.lists(CHAPTER, max_size=3)
 POINTS: dict[str, tuple[Any, str]] = {
     "before a book's rows": (book_store, "load_book"),
     "before vectors": (embedding_store, "store_vectors"),
-    "before files": (minister_store, "write_domain"),
+    "before files": (minister_store, "_finish"),
     "before a rename": (PendingFile, "publish"),
     "before a chunk file": (ChunkFiles, "write"),
 }
