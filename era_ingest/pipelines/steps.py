@@ -73,10 +73,13 @@ class DatabaseSteps:
     @patient
     async def known(self, hashes: Sequence[bytes]) -> tuple[Collection[bytes], Collection[bytes]]:
         """Return the hashes that the store has, and those that the server is known to refuse."""
-        model = self.model
-        if model is None:
-            return (), ()
         async with self._services.database.connection() as conn:
+            if self.model is None:  # by now another run may have registered it
+                found = await models.find_model(conn, self._embedder.name)
+                self.model = self.model or found  # a commit may have been first
+            model = self.model
+            if model is None:
+                return (), ()
             if self._request.retry_refused:
                 await quarantine.forgive_texts(conn, model.id, hashes)
             known = await embeddings.known_hashes(conn, model.id, hashes)
