@@ -6,6 +6,7 @@ Nobody starts anything again by hand: ``era dev`` does, or the embedded server's
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import socket
@@ -22,6 +23,7 @@ import psutil
 import psycopg
 import pytest
 
+from era_ingest.orchestration.dev import CodeServers
 from era_ingest.orchestration.instance import open_instance
 from era_ingest.orchestration.launcher import EraRunLauncher
 from era_ingest.settings import load_settings
@@ -29,7 +31,6 @@ from era_ingest.store.embedded import hold, status
 from era_ingest.store.embedded.waiting import Waiter
 from era_ingest_tests.faults.conftest import ROOT
 from era_ingest_tests.faults.kit import (
-    SEED,
     Installation,
     Library,
     cases,
@@ -124,20 +125,17 @@ def running_dev(installation: Installation) -> Iterator[Dev]:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("seed", cases(1, 51))
+@pytest.mark.parametrize("seed", cases(0, 50))
 def test_a_killed_part_of_era_dev_comes_back(
     tmp_path: Path, seed: int, note: Callable[[str, float], None]
 ) -> None:
-    """Each part is killed once, in any order; the UI is there again, and a book that arrives then is loaded.
-
-    The short form kills the daemon alone: half a minute for each of them would be too much.
-    """
+    """Each part is killed once, in any order; the UI is there again, and a book that arrives then is loaded."""
     rng = random.Random(seed)
     installation = Installation(tmp_path, None, {"ERA_EMBEDDER": "hashing"})
     library = Library(seed)
     with running_dev(installation) as dev:
         assert eventually(dev.answers), installation.log.read_text()[-3000:]
-        order = rng.sample(sorted(VICTIMS), k=len(VICTIMS)) if seed > SEED else ["daemon"]
+        order = rng.sample(sorted(VICTIMS), k=len(VICTIMS))
         for kind in order:
             old = dev.victims(kind)
             assert old, kind
@@ -233,3 +231,25 @@ def test_a_living_run_and_one_elsewhere_are_left_alone(applied: Installation) ->
 
     with open_instance(load_settings(), capture_prints=False) as instance:
         assert job.execute_in_process(instance=instance).success
+
+
+def test_code_servers_that_died_are_missed_after_a_while() -> None:
+    """Not while both kinds live, nor for the seconds that a reload takes; then they are."""
+    now = [0.0]
+
+    def look_after(seconds: float) -> bool:
+        now[0] += seconds
+        return watch.are_lost()
+
+    idle = [sys.executable, "-c", "import time; time.sleep(300)"]
+    with (
+        subprocess.Popen([*idle, "code-server", "start"]) as proxy,
+        subprocess.Popen([*idle, "api", "grpc", "x"]) as code,
+    ):
+        watch = CodeServers(os.getpid(), clock=lambda: now[0])
+        assert not look_after(60.0)
+        code.kill()
+        code.wait()
+        assert not look_after(10.0)
+        assert look_after(11.0)
+        proxy.kill()
