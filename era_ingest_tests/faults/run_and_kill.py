@@ -9,6 +9,7 @@ nothing. Where ``ERA_TEST_COUNTS`` names a file, a program that lives writes how
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -20,14 +21,18 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from era_ingest.clients.http_backend import HttpEmbedder
+from era_ingest.clients.run import EmbeddingRun
 from era_ingest.store import ministers
 from era_ingest.store.atomic import PendingFile
 from era_ingest.store.chunk_files import ChunkFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from era_ingest.clients.backend import Reply
 
 COUNTS = "ERA_TEST_COUNTS"
+IN_FLIGHT = "ERA_TEST_IN_FLIGHT"
 POINTS = (
     "request",  # a reply is there, its vectors are not stored
     "copy",  # half of a COPY's data is sent
@@ -88,6 +93,41 @@ def arm(reaper: Reaper) -> None:
             after=lambda: reaper.pass_by("committed"),
         )
     _cut_copy(reaper)
+    if path := os.environ.get(IN_FLIGHT):
+        _watch_flight(Path(path))
+
+
+def _watch_flight(path: Path) -> None:
+    """Write down how many requests were in flight at most, and how many the controller allowed, as both grow."""
+    original = HttpEmbedder.embed
+    now = most = 0
+
+    @wraps(original)
+    async def embed(self: HttpEmbedder, texts: Sequence[str]) -> Reply:
+        nonlocal now, most
+        now += 1
+        if now > most:
+            most = now
+            path.write_text(str(most), encoding="ascii")
+        try:
+            return await original(self, texts)
+        finally:
+            now -= 1
+
+    HttpEmbedder.embed = embed  # type: ignore[method-assign]
+    is_full = EmbeddingRun._is_full
+    greatest = 0
+
+    @wraps(is_full)
+    def note_limit(self: EmbeddingRun) -> bool:
+        nonlocal greatest
+        limit = math.ceil(self._turnstile.limit)
+        if limit > greatest:
+            greatest = limit
+            path.with_suffix(".limit").write_text(str(limit), encoding="ascii")
+        return is_full(self)
+
+    EmbeddingRun._is_full = note_limit  # type: ignore[method-assign]
 
 
 def _around(
