@@ -126,3 +126,14 @@ def test_url_is_shown_as_it_was_given() -> None:
     """The place of a book's chunks can be named to a person."""
     path = ChunkFiles("memory://bucket/chunks").path("a")
     assert UPath(path).name == "a.parquet"
+
+
+def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
+    """Temporary files older than an hour go with the first write; younger ones may be another writer's."""
+    old, young = tmp_path / ".era-old.tmp", tmp_path / ".era-young.tmp"
+    for path in (old, young):
+        path.write_bytes(b"half a file")
+    os.utime(old, (1_000_000_000, 1_000_000_000))
+    ChunkFiles(str(tmp_path)).write(SLUG, BOOK.table)
+    assert not old.exists()
+    assert young.exists()
