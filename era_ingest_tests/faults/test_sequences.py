@@ -196,7 +196,7 @@ class Corpus(RuleBasedStateMachine):
 
     async def _run(self, *, force: bool = False, some: set[str] | None = None) -> None:
         async with open_services(self._settings()) as services:
-            arrivals = await resolve_paths(services, [self._installation.landing])
+            arrivals = await resolve_paths(services, [self._installation.landing], allow_removals=True)
             wanted = [source for source in arrivals.sources if some is None or source.slug in some]
             removed = arrivals.removed if some is None else ()
             report = await ingest_books(services, IngestRequest(tuple(wanted), removed, force=force))
