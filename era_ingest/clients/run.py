@@ -9,7 +9,6 @@ requests in flight are given up, and what is finished is committed.
 from __future__ import annotations
 
 import asyncio
-import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
     from era_ingest.clients.turnstile import Admission, Turnstile
     from era_ingest.core.batching import Batch, LimitLearner
     from era_ingest.core.retry import Backoff
-
-
-LEAST_AT_RISK = 2
-"""Batches sent and not durable that are always allowed: one at the server, one at the database."""
 
 
 class EmbeddingRun:
@@ -75,7 +70,8 @@ class EmbeddingRun:
 
     async def run(self) -> None:
         """Embed everything; see ``EmbeddingClient.embed_all``."""
-        self._committer.on_progress = self._changed.set
+        self._committer.on_progress = self._progressed
+        self._turnstile.uncommitted = lambda: self._committer.waiting
         self._exchange.on_resume = self._changed.set
         committing = asyncio.create_task(self._committer.run())
         failure: BaseException | None = None
@@ -115,22 +111,15 @@ class EmbeddingRun:
             self._end_if_done()
 
     async def _room(self) -> None:
-        """Wait until few enough batches wait to be repeated, and few enough are sent and not durable yet.
-
-        A crash embeds twice what is sent and not durable: no more of it than the limiter lets be in flight.
-        While all replies are durable, that is the turnstile's own business: it wakes when the limit rises by
-        the clock alone, which nothing tells us here.
-        """
-        while self._is_full():
+        """Wait until few enough batches wait to be repeated or committed."""
+        while self._deliveries - self._turnstile.in_flight + self._committer.waiting >= self._slack_batches:
             self._changed.clear()
             await self._changed.wait()
 
-    def _is_full(self) -> bool:
-        in_flight, uncommitted = self._turnstile.in_flight, self._committer.waiting
-        at_risk = max(LEAST_AT_RISK, math.ceil(self._turnstile.limit))
-        return self._deliveries - in_flight + uncommitted >= self._slack_batches or (
-            uncommitted > 0 and in_flight + uncommitted >= at_risk
-        )
+    def _progressed(self) -> None:
+        """Make room: something became durable."""
+        self._changed.set()
+        self._turnstile.wake()
 
     async def _deliver(self, batch: Batch[TextItem], admission: Admission) -> None:
         delivery = Delivery(

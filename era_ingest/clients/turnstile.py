@@ -3,11 +3,15 @@
 The limit is a number in the limiter; nothing here counts permits, so that a limit may rise and fall under
 the waiters. Whoever is first in line asks the gate, and asks again after every event, or when the time that
 the gate named has passed. An idle turnstile costs nothing.
+
+A crash embeds twice what is sent and not durable yet. So that this is no more than the limiter lets be in flight,
+replies that are still being committed count like requests in flight.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +24,8 @@ LONGEST_WAIT_S = 60.0
 """The gate is asked again after so long, whatever it said."""
 IDLE_WAIT_S = 1.0
 """The same where nothing is in flight, so that no event can come."""
+LEAST_AT_RISK = 2
+"""Batches sent and not durable that are always allowed: one at the server, one at the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,10 @@ class Turnstile:
         limiter: Decides.
         clock: Seconds on a monotonic clock.
         sleep: Waits for seconds of that clock.
+
+    Attributes:
+        in_flight: Requests out at present.
+        uncommitted: Says how many replies are not durable yet; whoever commits them calls ``wake``.
     """
 
     def __init__(
@@ -57,6 +67,7 @@ class Turnstile:
         self._first_in_line = asyncio.Lock()
         self._event: asyncio.Future[None] | None = None
         self.in_flight = 0
+        self.uncommitted: Callable[[], int] = lambda: 0
 
     @property
     def limit(self) -> float:
@@ -69,7 +80,9 @@ class Turnstile:
             while True:
                 now = self._clock()
                 wait_s = self._limiter.gate(now, cost)
-                if wait_s <= 0:
+                if self._is_held(now):
+                    wait_s = LONGEST_WAIT_S  # a commit, which wakes us, comes first
+                elif wait_s <= 0:
                     ticket = self._limiter.on_send(now, cost)
                     self.in_flight += 1
                     return Admission(ticket, now, self.in_flight, self._limiter.state(now).limit)
@@ -89,11 +102,21 @@ class Turnstile:
         """Tell the limiter that a request's outcome will never be known."""
         self._limiter.on_cancel(self._leave(), admission.ticket)
 
+    def wake(self) -> None:
+        """Let the first in line ask again: something became durable."""
+        if self._event is not None:
+            _set(self._event)
+
+    def _is_held(self, now: float) -> bool:
+        """Say whether as much is sent and not durable as the limiter lets be in flight, and a commit is due."""
+        uncommitted = self.uncommitted()
+        at_risk = max(LEAST_AT_RISK, math.ceil(self._limiter.state(now).limit))
+        return uncommitted > 0 and self.in_flight + uncommitted >= at_risk
+
     def _leave(self) -> float:
         """Take a request out; wake the first in line (it runs after the limiter was told)."""
         self.in_flight -= 1
-        if self._event is not None:
-            _set(self._event)
+        self.wake()
         return self._clock()
 
     async def _next_event(self, wait_s: float) -> None:

@@ -133,6 +133,25 @@ async def test_a_slow_writer_holds_back_the_reader_but_frees_the_requests() -> N
     assert stats.commits < stats.requests
 
 
+async def test_a_reply_that_is_not_durable_makes_no_room_for_who_stands_in_line() -> None:
+    """Killed in a COPY, a run had sent five batches where four were allowed: the fifth stood at the turnstile."""
+    bench, notes, ready = Bench(held=True), Notes(), asyncio.Event()
+
+    async def commit(hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+        await ready.wait()
+        await notes.commit(hashes, vectors)
+
+    run = asyncio.create_task(client(bench).embed_all(stream(items(400)), commit=commit, refuse=notes.refuse))
+    await until(lambda: bench.in_flight == 8)
+    bench.gate.set()
+    await until(lambda: bench.in_flight == 0)
+    await asyncio.sleep(0.05)
+    assert len(bench.batches) == 8
+    ready.set()
+    await run
+    assert len(notes.vectors) == 400
+
+
 async def test_a_batch_that_is_not_full_goes_when_the_source_is_slow() -> None:
     """A source that waits for its own results must not wait for ever."""
     notes = Notes()

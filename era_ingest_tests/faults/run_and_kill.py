@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from era_ingest.clients.http_backend import HttpEmbedder
-from era_ingest.clients.run import EmbeddingRun
+from era_ingest.clients.turnstile import Turnstile
 from era_ingest.store import ministers
 from era_ingest.store.atomic import PendingFile
 from era_ingest.store.chunk_files import ChunkFiles
@@ -115,19 +115,19 @@ def _watch_flight(path: Path) -> None:
             now -= 1
 
     HttpEmbedder.embed = embed  # type: ignore[method-assign]
-    is_full = EmbeddingRun._is_full
+    is_held = Turnstile._is_held
     greatest = 0
 
-    @wraps(is_full)
-    def note_limit(self: EmbeddingRun) -> bool:
+    @wraps(is_held)
+    def note_limit(self: Turnstile, at: float) -> bool:
         nonlocal greatest
-        limit = math.ceil(self._turnstile.limit)
+        limit = math.ceil(self.limit)
         if limit > greatest:
             greatest = limit
             path.with_suffix(".limit").write_text(str(limit), encoding="ascii")
-        return is_full(self)
+        return is_held(self, at)
 
-    EmbeddingRun._is_full = note_limit  # type: ignore[method-assign]
+    Turnstile._is_held = note_limit  # type: ignore[assignment,method-assign]
 
 
 def _around(

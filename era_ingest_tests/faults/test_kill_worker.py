@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from era_ingest.clients.run import LEAST_AT_RISK
+from era_ingest.clients.turnstile import LEAST_AT_RISK
 from era_ingest.store.embedded.waiting import Waiter
 from era_ingest_tests.faults.kit import Installation, cases, differences, picture, write_corpus
 from era_ingest_tests.faults.run_and_kill import COUNTS, IN_FLIGHT, POINTS
