@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import dagster as dg
 
@@ -22,6 +22,8 @@ from era_ingest.store.embedded.waiting import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from dagster_shared.error import SerializableErrorInfo
 
     from era_ingest.orchestration.local_run import LocalWork
     from era_ingest.settings import Settings
@@ -119,10 +121,18 @@ def _execute(
         raise_on_error=False,
     )
     for event in result.all_events:
-        failure = event.step_failure_data if event.is_step_failure else None
-        if failure is not None and failure.user_failure_data is None:
-            if failure.error and failure.error.cls_name == "DagsterExecutionInterruptedError":
-                raise KeyboardInterrupt
-            reason = failure.error.message.strip() if failure.error else "no reason given"
-            raise PermanentError(f"The Dagster run {result.run_id} failed: {reason}. See it in `era dev`.")
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            if failure.user_failure_data is None:
+                _raise(result.run_id, failure.error)
+        elif event.is_job_failure and event.job_failure_data.first_step_failure_event is None:
+            _raise(result.run_id, event.job_failure_data.error)  # between two steps, or before the first
     return result.run_id
+
+
+def _raise(run_id: str, error: SerializableErrorInfo | None) -> NoReturn:
+    """Raise what ended a run from outside of the work."""
+    if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
+        raise KeyboardInterrupt
+    reason = error.message.strip() if error is not None else "no reason given"
+    raise PermanentError(f"The Dagster run {run_id} failed: {reason}. See it in `era dev`.")

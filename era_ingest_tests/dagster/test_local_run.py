@@ -14,6 +14,7 @@ import dagster as dg
 import pytest
 
 from era_ingest.errors import ConfigurationError
+from era_ingest.orchestration import recorded
 from era_ingest.orchestration.instance import open_instance
 from era_ingest.orchestration.local_run import run_ingest
 from era_ingest.pipelines.outcome import IngestOptions
@@ -175,3 +176,22 @@ def test_an_interrupt_leaves_no_run_behind(settings: Settings, tmp_path: Path) -
         assert program.returncode == 130, told
         assert "interrupted" in told
         assert instance.get_runs_count(started) == 0
+
+
+def test_ctrl_c_before_the_first_step_is_an_interrupt(settings: Settings) -> None:
+    """Dagster keeps it until the first step and then calls it a failure of the run; `era ingest` waited for ever."""
+
+    @dg.resource
+    def bell() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    @dg.op(required_resource_keys={"bell"})
+    def step() -> None:
+        """Never comes to this."""
+
+    @dg.job(resource_defs={"bell": bell}, executor_def=dg.in_process_executor)
+    def rung() -> None:
+        step()
+
+    with open_instance(settings) as instance, pytest.raises(KeyboardInterrupt):
+        recorded._execute(rung, instance, config={})
