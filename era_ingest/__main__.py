@@ -40,10 +40,25 @@ def _check_dagster(settings: Settings) -> None:
     open_instance(settings).dispose()
 
 
+def _serve(settings: Settings, host: str, port: int) -> int:
+    from era_ingest.service.server import run_service
+
+    return run_service(settings, host, port, lambda url: print(f"Serving at {url}", flush=True))  # noqa: T201
+
+
+def _new_token(scope: str) -> tuple[str, str]:
+    from era_ingest.service.access import Scope, new_token
+
+    return new_token(Scope(scope))
+
+
 def main() -> None:
     """Run ``era``."""
     load_commands()
-    cli(obj=Runners(ingest=_ingest, dev=_dev, check_dagster=_check_dagster), prog_name="era")
+    runners = Runners(
+        ingest=_ingest, dev=_dev, check_dagster=_check_dagster, serve=_serve, new_token=_new_token
+    )
+    cli(obj=runners, prog_name="era")
 
 
 if __name__ == "__main__":

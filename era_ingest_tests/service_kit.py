@@ -1,0 +1,117 @@
+"""The service as its callers meet it: the real application on a port of the loopback interface."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Any
+
+from era_ingest.service.server import build_server, opened_app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import uvicorn
+
+    from era_ingest.service.access import Grant
+    from era_ingest.settings import Settings
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        status: HTTP status.
+        headers: By lower-case name.
+        body: Its bytes.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The problem's code, once it was seen that it is one."""
+        assert self.headers["content-type"] == "application/problem+json"
+        assert self.json["status"] == self.status
+        assert self.json["title"]
+        return str(self.json["type"]).rpartition(":")[2]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A service at work; see ``serve``."""
+
+    port: int
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        raw: bytes | None = None,
+    ) -> Answer:
+        """Send one request on a connection of its own; ``body`` goes as JSON, ``raw`` as it is."""
+        data = raw if raw is not None else None if body is None else json.dumps(body).encode()
+        kind = {} if data is None else {"Content-Type": "application/json"}
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, data, {**kind, **(headers or {})})
+            reply = connection.getresponse()
+            fields = {name.lower(): value for name, value in reply.getheaders()}
+            return Answer(reply.status, fields, reply.read())
+        finally:
+            connection.close()
+
+    def send_raw(self, data: bytes, *, ends: bool = True) -> bytes:
+        """Send bytes as they are (and say that this is all); return what comes back until the service closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall(data)
+            if ends:
+                connection.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+@contextmanager
+def serve(settings: Settings, grants: Sequence[Grant] = (), **parts: Any) -> Iterator[Served]:
+    """Serve from a thread for the length of a context."""
+    ready: Future[tuple[uvicorn.Server, asyncio.AbstractEventLoop]] = Future()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    async def main() -> None:
+        async with opened_app(settings, grants, **parts) as app:
+            server = build_server(app)
+            ready.set_result((server, asyncio.get_running_loop()))
+            await server.serve(sockets=[listener])
+
+    def run() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    thread = threading.Thread(target=run, name="service")
+    thread.start()
+    server, loop = ready.result(60)
+    try:
+        yield Served(listener.getsockname()[1])
+    finally:
+        loop.call_soon_threadsafe(setattr, server, "should_exit", True)
+        thread.join(60)
+        listener.close()
