@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 from typing import TYPE_CHECKING
 
 # Imports make many objects and no garbage: looking for some as often as by default costs 40 % of their time.
@@ -41,9 +42,12 @@ def _check_dagster(settings: Settings) -> None:
 
 
 def _serve(settings: Settings, host: str, port: int) -> int:
+    from era_ingest.definitions import defs
+    from era_ingest.orchestration.run_queue import open_run_queue
     from era_ingest.service.server import run_service
 
-    return run_service(settings, host, port, lambda url: print(f"Serving at {url}", flush=True))  # noqa: T201
+    queue = partial(open_run_queue, definitions=defs)
+    return run_service(settings, host, port, queue, lambda url: print(f"Serving at {url}", flush=True))  # noqa: T201
 
 
 def _new_token(scope: str) -> tuple[str, str]:

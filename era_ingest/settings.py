@@ -153,6 +153,9 @@ class Settings(BaseSettings):
     serve_search_timeout_s: float = Field(
         5.0, gt=0, description="time of a search in the database, seconds; it is cancelled then"
     )
+    serve_max_waiting: int = Field(
+        100, ge=0, description="while so many runs wait in the queue, books are answered with 503"
+    )
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:

@@ -12,14 +12,19 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from era_ingest.service.server import build_server, opened_app
+from era_ingest.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import uvicorn
 
     from era_ingest.service.access import Grant
+    from era_ingest.service.server import OpenQueue
     from era_ingest.settings import Settings
 
 
@@ -86,14 +91,42 @@ class Served:
             return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
+@dataclass(frozen=True)
+class Installation:
+    """Where a service of the tests works.
+
+    Attributes:
+        landing: The landing folder; the first book makes it.
+        url: The database.
+        queue: Opens the run queue.
+    """
+
+    landing: Path
+    url: str
+    queue: OpenQueue
+
+    @contextmanager
+    def serve(self, grants: Sequence[Grant] = (), **settings: Any) -> Iterator[Served]:
+        """Serve for the length of a context, by the settings of the environment."""
+        with serve(load_settings(**settings), grants, self.queue) as served:
+            yield served
+
+    def count(self, query: str) -> int:
+        """Return the one number of a query."""
+        with psycopg.connect(self.url) as connection:
+            row = connection.execute(query.encode()).fetchone()
+            assert row is not None
+            return int(row[0])
+
+
 @contextmanager
-def serve(settings: Settings, grants: Sequence[Grant] = (), **parts: Any) -> Iterator[Served]:
+def serve(settings: Settings, grants: Sequence[Grant], queue: OpenQueue) -> Iterator[Served]:
     """Serve from a thread for the length of a context."""
     ready: Future[tuple[uvicorn.Server, asyncio.AbstractEventLoop]] = Future()
     listener = socket.create_server(("127.0.0.1", 0))
 
     async def main() -> None:
-        async with opened_app(settings, grants, **parts) as app:
+        async with opened_app(settings, grants, queue) as app:
             server = build_server(app)
             ready.set_result((server, asyncio.get_running_loop()))
             await server.serve(sockets=[listener])

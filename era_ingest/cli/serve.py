@@ -19,7 +19,7 @@ from era_ingest.cli.app import Runners, cli, settings_of
 )
 @click.pass_context
 def serve(ctx: click.Context, *, host: str, port: int, new_token: str | None) -> None:
-    """Serve search over HTTP until Ctrl-C (OpenAPI document: /v1/openapi.json).
+    """Serve search and jobs over HTTP until Ctrl-C (OpenAPI document: /v1/openapi.json).
 
     Other machines are served only with tokens (ERA_SERVE_TOKENS).
     """

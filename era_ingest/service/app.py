@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
-from era_ingest.service import health, search_routes
+from era_ingest.service import health, job_routes, search_routes
 from era_ingest.service.bodies import BodyLimits
 from era_ingest.service.guard import PUBLIC, Guard
 from era_ingest.service.problems import MEDIA_TYPE, ProblemBody, add_handlers
@@ -43,6 +43,7 @@ def build_app(parts: Parts, grants: Sequence[Grant]) -> FastAPI:
     app.state.parts = parts
     app.include_router(health.router)
     app.include_router(search_routes.router)
+    app.include_router(job_routes.router)
     add_handlers(app)
     settings = parts.settings
     app.add_middleware(

@@ -31,7 +31,7 @@ async def healthz() -> Health:
 async def readyz(request: Request, response: Response) -> Health:
     """Ask the database and the run queue; 503 where one of them does not answer."""
     parts = parts_of(request)
-    checks = {"database": parts.ping_database()}
+    checks = {"database": parts.ping_database(), "run_queue": parts.jobs.ping()}
     states = dict(zip(checks, await asyncio.gather(*map(_state, checks.values())), strict=True))
     ready = all(state == "ok" for state in states.values())
     response.status_code = 200 if ready else 503

@@ -6,49 +6,34 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import SecretStr
 
 from era_ingest.errors import ConfigurationError
 from era_ingest.service.access import Scope, check_binding, find_grant, load_grants, new_token
 from era_ingest.service.bodies import MAX_SMALL_BYTES, json_depth
 from era_ingest.settings import load_settings
-from era_ingest_tests.service_kit import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from era_ingest_tests.service_kit import Served
+    from era_ingest_tests.service_kit import Installation, Served
 
 READ, WRITE = new_token(Scope.READ), new_token(Scope.WRITE)
 SEARCH = {"text": "patience"}
 
 
 @pytest.fixture
-def environment(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installation with nothing loaded."""
-    for name, value in {
-        "ERA_HOME": str(tmp_path / "home"),
-        "ERA_DATABASE_URL": database_url,
-        "ERA_EMBEDDER": "hashing",
-        "ERA_LANDING_DIR": str(tmp_path / "landing"),
-        "ERA_SERVE_TIMEOUT_S": "1",
-        "ERA_SERVE_TOKENS": f"{READ[1]}, {WRITE[1]}",
-    }.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def guarded(environment: None) -> Iterator[Served]:
+def guarded(installation: Installation) -> Iterator[Served]:
     """A service with a reader's and a writer's token."""
-    settings = load_settings()
-    with serve(settings, load_grants(settings)) as served:
+    tokens = SecretStr(f"{READ[1]}, {WRITE[1]}")
+    with installation.serve(load_grants(load_settings(serve_tokens=tokens)), serve_timeout_s=1.0) as served:
         yield served
 
 
 @pytest.fixture
-def local(environment: None) -> Iterator[Served]:
+def local(installation: Installation) -> Iterator[Served]:
     """A service without tokens, bound to the loopback interface."""
-    with serve(load_settings(serve_tokens=None)) as served:
+    with installation.serve() as served:
         yield served
 
 

@@ -20,12 +20,11 @@ from era_ingest.pipelines.report import IngestRequest
 from era_ingest.pipelines.search import MAX_CACHED_QUERIES, Searcher, SearchRequest
 from era_ingest.pipelines.services import open_services
 from era_ingest.settings import load_settings
-from era_ingest_tests.service_kit import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from era_ingest_tests.service_kit import Served
+    from era_ingest_tests.service_kit import Installation, Served
 
 SAMPLES = Path(era_ingest.__file__).parent / "samples"
 QUESTION = "trade what matters little to you and much to them"
@@ -33,15 +32,8 @@ RUN_ID = "0b5b9a3e-7a4b-4c5e-9d7e-000000000001"
 
 
 @pytest.fixture
-def environment(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(installation: Installation) -> Installation:
     """The shipped samples, loaded."""
-    for name, value in {
-        "ERA_HOME": str(tmp_path / "home"),
-        "ERA_DATABASE_URL": database_url,
-        "ERA_EMBEDDER": "hashing",
-        "ERA_MINISTERS_DIR": str(tmp_path / "ministers"),
-    }.items():
-        monkeypatch.setenv(name, value)
 
     async def load() -> None:
         async with open_services(load_settings()) as services:
@@ -50,12 +42,13 @@ def environment(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPat
             assert report.error is None
 
     asyncio.run(load())
+    return installation
 
 
 @pytest.fixture
-def served(environment: None) -> Iterator[Served]:
+def served(environment: Installation) -> Iterator[Served]:
     """A service over the samples."""
-    with serve(load_settings()) as opened:
+    with environment.serve() as opened:
         yield opened
 
 
@@ -138,7 +131,7 @@ def test_a_context_keeps_its_budget_and_names_its_sources(served: Served) -> Non
     assert served.ask("GET", "/v1/context?query=x&min_score=nan").code == "invalid_request"
 
 
-async def test_a_query_is_embedded_once(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_query_is_embedded_once(environment: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked again, its vector is at hand; the oldest of too many go."""
     asked: list[str] = []
     embed = HashingEmbedder.embed
@@ -158,7 +151,7 @@ async def test_a_query_is_embedded_once(environment: None, monkeypatch: pytest.M
     assert asked == ["a", "b", "c", "b"]
 
 
-async def test_a_search_that_takes_too_long_is_cancelled_in_the_database(environment: None) -> None:
+async def test_a_search_that_takes_too_long_is_cancelled_in_the_database(environment: Installation) -> None:
     """Behind somebody's lock the statement ends, the error says so, and the next search works."""
     async with open_services(load_settings()) as services:
         searcher = Searcher(services, timeout_s=0.1)
