@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from functools import partial
 from typing import TYPE_CHECKING
 
 # Imports make many objects and no garbage: looking for some as often as by default costs 40 % of their time.
@@ -14,8 +13,10 @@ from era_ingest.cli.app import load_commands  # noqa: E402 - see above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from era_ingest.pipelines.jobs import RunQueue
     from era_ingest.pipelines.outcome import IngestOptions, IngestOutcome
     from era_ingest.pipelines.report import Progress
     from era_ingest.settings import Settings
@@ -41,13 +42,20 @@ def _check_dagster(settings: Settings) -> None:
     open_instance(settings).dispose()
 
 
-def _serve(settings: Settings, host: str, port: int) -> int:
+def _open_run_queue(settings: Settings) -> AbstractContextManager[RunQueue]:
     from era_ingest.definitions import defs
     from era_ingest.orchestration.run_queue import open_run_queue
+
+    return open_run_queue(settings, defs)
+
+
+def _serve(settings: Settings, host: str, port: int) -> int:
     from era_ingest.service.server import run_service
 
-    queue = partial(open_run_queue, definitions=defs)
-    return run_service(settings, host, port, queue, lambda url: print(f"Serving at {url}", flush=True))  # noqa: T201
+    def announce(url: str) -> None:
+        print(f"Serving at {url}", flush=True)  # noqa: T201
+
+    return run_service(settings, host, port, _open_run_queue, announce)
 
 
 def _new_token(scope: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from era_ingest.service.server import build_server, opened_app
+from era_ingest.service.server import build_server, listen, opened_app
 from era_ingest.settings import load_settings
 
 if TYPE_CHECKING:
@@ -123,28 +123,27 @@ class Installation:
 def serve(settings: Settings, grants: Sequence[Grant], queue: OpenQueue) -> Iterator[Served]:
     """Serve from a thread for the length of a context."""
     ready: Future[tuple[uvicorn.Server, asyncio.AbstractEventLoop]] = Future()
-    listener = socket.create_server(("127.0.0.1", 0))
 
-    async def main() -> None:
+    async def main(listener: socket.socket) -> None:
         async with opened_app(settings, grants, queue) as app:
             server = build_server(app)
             ready.set_result((server, asyncio.get_running_loop()))
             await server.serve(sockets=[listener])
 
-    def run() -> None:
+    def run(listener: socket.socket) -> None:
         try:
-            asyncio.run(main())
+            asyncio.run(main(listener))
         except BaseException as error:
             if ready.done():
                 raise
             ready.set_exception(error)
 
-    thread = threading.Thread(target=run, name="service")
-    thread.start()
-    server, loop = ready.result(60)
-    try:
-        yield Served(listener.getsockname()[1])
-    finally:
-        loop.call_soon_threadsafe(setattr, server, "should_exit", True)
-        thread.join(60)
-        listener.close()
+    with listen("127.0.0.1", 0, grants) as listener:
+        thread = threading.Thread(target=run, args=(listener,), name="service")
+        thread.start()
+        server, loop = ready.result(60)
+        try:
+            yield Served(listener.getsockname()[1])
+        finally:
+            loop.call_soon_threadsafe(setattr, server, "should_exit", True)
+            thread.join(60)

@@ -6,6 +6,7 @@ A job is the run of its id and whatever retries Dagster made of it: they all car
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.execution.api import create_execution_plan
 from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT, JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.storage.tags import PRIORITY_TAG, WILL_RETRY_TAG
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
@@ -37,6 +39,8 @@ JOB_TAG = "era/job"
 LAUNCHED_BY = {"era/launched_by": "era serve"}
 DEFINITIONS = "era_ingest.definitions"
 SENSOR = "landing_sensor"
+LOCATION_KEPT_S = 30.0
+"""How long the name of the daemon's code location is taken for known, seconds."""
 _WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
 
 
@@ -71,6 +75,8 @@ class DagsterRunQueue:
             job, self._config, instance_ref=instance.get_ref(), tags={}
         )
         self._views = RunViews(instance)
+        self._location = DEFINITIONS
+        self._location_until = float("-inf")
 
     def waiting(self) -> set[str]:
         """Return the ids of all runs that wait in the queue."""
@@ -97,7 +103,8 @@ class DagsterRunQueue:
                 job_code_origin=_code_origin(),
             )
         if run.status is dg.DagsterRunStatus.NOT_STARTED:
-            self._instance.submit_run(run.run_id, workspace=None)  # type: ignore[arg-type]  # a queue needs none
+            # Not by the instance, which reads the run twice more. A queue needs no workspace.
+            self._instance.run_coordinator.submit_run(SubmitRunContext(run, workspace=None))  # type: ignore[arg-type]
 
     def views(self, job_ids: Collection[str]) -> dict[str, RunView]:
         """Return how jobs stand."""
@@ -132,16 +139,20 @@ class DagsterRunQueue:
 
     def _origin(self) -> RemoteJobOrigin:
         """Return where the daemon finds the job: in the code location in which it evaluates our sensor."""
+        if time.monotonic() >= self._location_until:
+            self._location, self._location_until = self._find_location(), time.monotonic() + LOCATION_KEPT_S
         target = LoadableTargetOrigin(executable_path=sys.executable, module_name=DEFINITIONS)
+        location = ManagedGrpcPythonEnvCodeLocationOrigin(target, self._location)
+        return RemoteRepositoryOrigin(location, "__repository__").get_job_origin(self._job.name)
+
+    def _find_location(self) -> str:
         sensors = [
             state
             for state in self._instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
             if state.instigator_name == SENSOR
         ]
         latest = max(sensors, key=lambda state: _last_tick(state.instigator_data), default=None)
-        name = latest.origin.repository_origin.code_location_origin.location_name if latest else DEFINITIONS
-        location = ManagedGrpcPythonEnvCodeLocationOrigin(target, name)
-        return RemoteRepositoryOrigin(location, "__repository__").get_job_origin(self._job.name)
+        return latest.origin.repository_origin.code_location_origin.location_name if latest else DEFINITIONS
 
 
 def _last_tick(data: object) -> float:

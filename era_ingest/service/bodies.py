@@ -22,8 +22,6 @@ HELD_BODIES = 4
 """So many of the largest bodies may be in memory at once, or as many bytes of smaller ones."""
 BOOKS_PATH = "/v1/ingest"
 
-_CLOSE = {"Connection": "close"}
-"""Where a body was not read to its end."""
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _STEPS = np.zeros(256, dtype=np.int8)
 _STEPS[[ord("["), ord("{")]] = 1
@@ -92,7 +90,7 @@ class _Reading:
                 problem = await self._gather(receive)
         except TimeoutError:
             detail = f"The body did not arrive within {timeout_s:g} seconds."
-            return Problem(408, "slow_body", detail, headers=_CLOSE)
+            return Problem(408, "slow_body", detail, headers={"Connection": "close"})
         if (
             problem is None
             and self._is_json()
@@ -136,9 +134,7 @@ class _Reading:
         return kind == "application/json" or kind.endswith("+json")
 
     def _too_large(self) -> Problem:
-        return Problem(
-            413, "too_large", f"The body is larger than {self._max_bytes:,} bytes.", headers=_CLOSE
-        )
+        return Problem(413, "too_large", f"The body is larger than {self._max_bytes:,} bytes.")
 
 
 def json_depth(data: bytes) -> int:

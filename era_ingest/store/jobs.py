@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from uuid import UUID
 
     from psycopg import AsyncConnection
@@ -30,6 +30,7 @@ class JobRow:
         key_digest: SHA-256 of caller and idempotency key; None: no key.
         body_digest: SHA-256 of what was posted.
         accepted_at: When, by the database's clock.
+        placed_at: When its book lay in the landing folder; None: not yet, and nobody was told of the job.
         requested_at: When its run stood in the queue; None: on its way there.
         age_s: Seconds since ``accepted_at``.
     """
@@ -41,6 +42,7 @@ class JobRow:
     key_digest: bytes | None
     body_digest: bytes
     accepted_at: datetime
+    placed_at: datetime | None
     requested_at: datetime | None
     age_s: float
 
@@ -60,12 +62,10 @@ async def find(conn: AsyncConnection[Any], job_id: UUID) -> JobRow | None:
     return await _one(conn, _BY_ID, job_id)
 
 
-async def unrequested(
-    conn: AsyncConnection[Any], *, younger_than: timedelta | None = None, older_than: timedelta | None = None
-) -> list[JobRow]:
-    """Return jobs whose run is not yet known to stand in the queue, by their age."""
+async def unrequested(conn: AsyncConnection[Any]) -> list[JobRow]:
+    """Return jobs whose run is not yet known to stand in the queue, the oldest first."""
     async with conn.cursor(row_factory=class_row(JobRow)) as cursor:
-        await cursor.execute(_UNREQUESTED, {"younger": younger_than, "older": older_than})
+        await cursor.execute(_UNREQUESTED)
         return await cursor.fetchall()
 
 
@@ -79,7 +79,7 @@ async def insert(
     key_digest: bytes | None,
     body_digest: bytes,
 ) -> None:
-    """Accept a job; one that was accepted before and never requested begins anew."""
+    """Accept a job; one that was accepted before and whose book was never placed begins anew."""
     await conn.execute(
         """
         insert into era.jobs (id, book, slug, priority, key_digest, body_digest)
@@ -90,14 +90,19 @@ async def insert(
     )
 
 
+async def mark_placed(conn: AsyncConnection[Any], job_id: UUID) -> None:
+    """Note that a job's book lies in the landing folder."""
+    await conn.execute("update era.jobs set placed_at = now() where id = %s", (job_id,))
+
+
 async def mark_requested(conn: AsyncConnection[Any], job_id: UUID) -> None:
     """Note that a job's run stands in the queue."""
     await conn.execute("update era.jobs set requested_at = now() where id = %s", (job_id,))
 
 
 async def withdraw(conn: AsyncConnection[Any], job_id: UUID) -> None:
-    """Forget a job whose run never came to stand in the queue."""
-    await conn.execute("delete from era.jobs where id = %s and requested_at is null", (job_id,))
+    """Forget a job whose book was never placed."""
+    await conn.execute("delete from era.jobs where id = %s and placed_at is null", (job_id,))
 
 
 async def page(
@@ -119,17 +124,13 @@ async def page(
 
 
 _JOBS = sql.SQL(
-    """select id, book, slug, priority, key_digest, body_digest, accepted_at, requested_at,
+    """select id, book, slug, priority, key_digest, body_digest, accepted_at, placed_at, requested_at,
               extract(epoch from now() - accepted_at)::float8 as age_s
        from era.jobs """
 )
 _BY_KEY = _JOBS + sql.SQL("where key_digest = %s")
 _BY_ID = _JOBS + sql.SQL("where id = %s")
-_UNREQUESTED = _JOBS + sql.SQL(
-    """where requested_at is null
-         and (%(younger)s::interval is null or accepted_at > now() - %(younger)s)
-         and (%(older)s::interval is null or accepted_at <= now() - %(older)s)"""
-)
+_UNREQUESTED = _JOBS + sql.SQL("where requested_at is null order by accepted_at")
 _PAGE = _JOBS + sql.SQL(
     """where (%(after)s::uuid is null
               or (accepted_at, id) < (select accepted_at, id from era.jobs where id = %(after)s))

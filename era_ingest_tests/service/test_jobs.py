@@ -6,18 +6,22 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
 import pytest
 from dagster._core.execution.api import execute_run
+from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from era_ingest.definitions import defs
 from era_ingest.orchestration.instance import open_instance
 from era_ingest.orchestration.run_queue import JOB_TAG, open_run_queue
 from era_ingest.pipelines.jobs import Ticket
+from era_ingest.service.server import SHUTDOWN_S
 from era_ingest.settings import load_settings
+from era_ingest.store.embedded.waiting import Waiter
 from era_ingest_tests.dagster.corpus import build_doctrine, write_book
 
 if TYPE_CHECKING:
@@ -50,15 +54,22 @@ def post(served: Served, book: str, document: Any = None, **headers: str) -> Ans
 
 def execute(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Execute a run of the queue as a worker of the daemon would; return whether it succeeded."""
-    run = instance.get_run_by_id(run_id)
-    assert run is not None
-    assert run.status is dg.DagsterRunStatus.QUEUED
+    run = queued(instance, run_id)
     starting = dg.DagsterEvent(dg.DagsterEventType.RUN_STARTING.value, run.job_name)
     instance.report_dagster_event(starting, run_id)
+    started = instance.get_run_by_id(run_id)
+    assert started is not None
+    job = dg.reconstructable(ingest_job_for_workers)
+    return execute_run(job, started, instance, raise_on_error=False).success
+
+
+def queued(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
+    """Wait until a run stands in the queue; return it."""
+    in_queue = dg.RunsFilter(run_ids=[run_id], statuses=[dg.DagsterRunStatus.QUEUED])
+    assert Waiter().until(lambda: instance.get_runs_count(in_queue) == 1, 20)
     run = instance.get_run_by_id(run_id)
     assert run is not None
-    job = dg.reconstructable(ingest_job_for_workers)
-    return execute_run(job, run, instance, raise_on_error=False).success
+    return run
 
 
 def ingest_job_for_workers() -> dg.JobDefinition:
@@ -193,7 +204,9 @@ def test_a_book_comes_as_multipart_or_markdown_or_lies_there_already(
     )
 
 
-def test_an_idempotency_key_makes_one_job_of_many_posts(served: Served, installation: Installation) -> None:
+def test_an_idempotency_key_makes_one_job_of_many_posts(
+    served: Served, installation: Installation, instance: dg.DagsterInstance
+) -> None:
     """Posted again, or at once by many, it is the same job; with another body it is a conflict."""
     key = {"Idempotency-Key": "order-66"}
     with ThreadPoolExecutor(8) as threads:
@@ -204,10 +217,13 @@ def test_an_idempotency_key_makes_one_job_of_many_posts(served: Served, installa
     changed = post(served, "once", build_doctrine("another"), **key)
     assert (changed.status, changed.code) == (409, "key_reused")
     assert installation.count("select count(*) from era.jobs") == 1
+    queued(instance, answers[0].json["job_id"])
     assert installation.count("select count(*) from dagster.runs") == 1
 
 
-def test_no_more_jobs_wait_than_may_however_many_are_posted_at_once(installation: Installation) -> None:
+def test_no_more_jobs_wait_than_may_however_many_are_posted_at_once(
+    installation: Installation, instance: dg.DagsterInstance
+) -> None:
     """Sixty at once through two services with room for seven: seven are accepted, the others come again later."""
     with (
         installation.serve(serve_max_waiting=7) as one,
@@ -220,6 +236,8 @@ def test_no_more_jobs_wait_than_may_however_many_are_posted_at_once(installation
     assert len(accepted) == 7
     assert {(answer.status, answer.code) for answer in refused} == {(503, "queue_full")}
     assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+    for job_id in accepted:
+        queued(instance, job_id)
     assert installation.count("select count(*) from dagster.runs where status = 'QUEUED'") == 7
     assert installation.count("select count(*) from era.jobs where requested_at is not null") == 7
     assert len(list(installation.landing.iterdir())) == 7
@@ -331,33 +349,48 @@ def test_events_tell_each_change_and_end_with_the_job(served: Served, instance: 
     assert served.ask("GET", "/v1/jobs/00000000-0000-0000-0000-000000000000/events").code == "not_found"
 
 
+def test_a_stream_ends_with_the_service(installation: Installation) -> None:
+    """Whoever follows a job that waits sees the stream end in order, and does not hold the service up."""
+    with installation.serve() as served:
+        job_id = post(served, "waiting").json["job_id"]
+        connection = HTTPConnection("127.0.0.1", served.port, timeout=60)
+        connection.request("GET", f"/v1/jobs/{job_id}/events")
+        stream = connection.getresponse()
+        assert stream.readline() == b"event: job\n"
+        told_at = time.monotonic()
+    assert b'"state":"queued"' in stream.read()
+    assert time.monotonic() - told_at < SHUTDOWN_S
+    connection.close()
+
+
 def test_what_a_crash_left_behind_is_completed_or_forgotten(
     installation: Installation, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job whose run was made but not queued is queued; one without a run is forgotten and its key is free again."""
+    """A job whose run was not made, or made and not queued, is queued; one whose book was not placed is forgotten."""
     key = {"Idempotency-Key": "k"}
     with installation.serve() as served:
-        made = post(served, "made").json["job_id"]
+        jobs = {name: post(served, name).json["job_id"] for name in ("unmade", "unqueued")}
         lost = post(served, "lost", **key).json["job_id"]
-    instance.delete_run(lost)
-    instance.delete_run(made)
+        for job_id in (*jobs.values(), lost):
+            queued(instance, job_id)
+    for job_id in (*jobs.values(), lost):
+        instance.delete_run(job_id)
     with psycopg.connect(installation.url) as connection:
         connection.execute(
             "update era.jobs set requested_at = null, accepted_at = now() - interval '2 minutes'"
         )
+        connection.execute("update era.jobs set placed_at = null where id = %s", (lost,))
     with open_run_queue(load_settings(), defs) as queue, monkeypatch.context() as patch:
-        patch.setattr(dg.DagsterInstance, "submit_run", killed)
+        patch.setattr(QueuedRunCoordinator, "submit_run", killed)
         with pytest.raises(KeyboardInterrupt):
-            queue.request(Ticket(made, "made", 0))
+            queue.request(Ticket(jobs["unqueued"], "unqueued", 0))
     with installation.serve() as served:
-        deadline = time.monotonic() + 20
-        while installation.count("select count(*) from era.jobs where requested_at is null"):
-            assert time.monotonic() < deadline
+        for job_id in jobs.values():
+            queued(instance, job_id)
+            assert status(served, job_id)["state"] == "queued"
+        left = "select count(*) from era.jobs where requested_at is null"
+        assert Waiter().until(lambda: installation.count(left) == 0, 20)
         assert served.ask("GET", f"/v1/jobs/{lost}").code == "not_found"
-        assert status(served, made)["state"] == "queued"
-        run = instance.get_run_by_id(made)
-        assert run is not None
-        assert run.status is dg.DagsterRunStatus.QUEUED
         assert post(served, "lost", **key).json["repeated"] is False
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,7 @@ from pydantic import SecretStr
 from era_ingest.errors import ConfigurationError
 from era_ingest.service.access import Scope, check_binding, find_grant, load_grants, new_token
 from era_ingest.service.bodies import MAX_SMALL_BYTES, json_depth
+from era_ingest.service.server import listen
 from era_ingest.settings import load_settings
 
 if TYPE_CHECKING:
@@ -20,20 +23,23 @@ if TYPE_CHECKING:
 
 READ, WRITE = new_token(Scope.READ), new_token(Scope.WRITE)
 SEARCH = {"text": "patience"}
+GRANTS = load_grants(load_settings(serve_tokens=SecretStr(f"{READ[1]}, {WRITE[1]}")))
 
 
-@pytest.fixture
-def guarded(installation: Installation) -> Iterator[Served]:
+@pytest.fixture(scope="module")
+def guarded(shared_installation: Installation) -> Iterator[Served]:
     """A service with a reader's and a writer's token."""
     tokens = SecretStr(f"{READ[1]}, {WRITE[1]}")
-    with installation.serve(load_grants(load_settings(serve_tokens=tokens)), serve_timeout_s=1.0) as served:
+    with shared_installation.serve(
+        load_grants(load_settings(serve_tokens=tokens)), serve_timeout_s=1.0
+    ) as served:
         yield served
 
 
-@pytest.fixture
-def local(installation: Installation) -> Iterator[Served]:
+@pytest.fixture(scope="module")
+def local(shared_installation: Installation) -> Iterator[Served]:
     """A service without tokens, bound to the loopback interface."""
-    with installation.serve() as served:
+    with shared_installation.serve() as served:
         yield served
 
 
@@ -105,6 +111,14 @@ def test_only_the_loopback_interface_is_served_without_tokens() -> None:
         check_binding(address, grants)
         with pytest.raises(ConfigurationError, match="--new-token"):
             check_binding(address, ())
+
+
+def test_answers_are_not_held_back_by_the_kernel() -> None:
+    """The socket says that it is TCP; otherwise asyncio leaves Nagle's algorithm on, 40 ms an answer."""
+    with listen("127.0.0.1", 0, ()) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+    with pytest.raises(ConfigurationError, match="cannot be bound"), listen("203.0.113.1", 0, GRANTS):
+        pass
 
 
 def test_tokens_that_are_no_hashes_are_a_wrong_setting() -> None:
@@ -201,4 +215,7 @@ def test_the_openapi_document_says_what_is_asked_for(guarded: Served) -> None:
     search = document["paths"]["/v1/search"]["post"]
     assert search["security"] == [{"bearer": []}]
     assert "application/problem+json" in search["responses"]["4XX"]["content"]
-    assert "ProblemBody" in document["components"]["schemas"]
+    schemas = document["components"]["schemas"]
+    refs = set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document)))
+    assert "ProblemBody" in refs
+    assert refs <= schemas.keys()

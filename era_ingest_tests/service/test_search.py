@@ -31,8 +31,8 @@ QUESTION = "trade what matters little to you and much to them"
 RUN_ID = "0b5b9a3e-7a4b-4c5e-9d7e-000000000001"
 
 
-@pytest.fixture
-def environment(installation: Installation) -> Installation:
+@pytest.fixture(scope="module")
+def environment(shared_installation: Installation) -> Installation:
     """The shipped samples, loaded."""
 
     async def load() -> None:
@@ -42,10 +42,10 @@ def environment(installation: Installation) -> Installation:
             assert report.error is None
 
     asyncio.run(load())
-    return installation
+    return shared_installation
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served(environment: Installation) -> Iterator[Served]:
     """A service over the samples."""
     with environment.serve() as opened:
