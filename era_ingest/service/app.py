@@ -50,7 +50,7 @@ def build_app(parts: Parts, grants: Sequence[Grant]) -> FastAPI:
         BodyLimits, max_bytes=settings.serve_max_body_bytes, timeout_s=settings.serve_timeout_s
     )
     app.add_middleware(Guard, grants=grants)
-    _document_tokens(app)
+    _document(app, with_tokens=bool(grants))
     return app
 
 
@@ -59,11 +59,12 @@ def _problem(description: str) -> dict[str, Any]:
     return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
 
 
-def _document_tokens(app: FastAPI) -> None:
+def _document(app: FastAPI, *, with_tokens: bool) -> None:
     """Say in the OpenAPI document what the guard asks for, and what an error looks like."""
     document = app.openapi()
     components = document.setdefault("components", {})
-    components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    if with_tokens:
+        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     schemas = components.setdefault("schemas", {})
     body = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(body.pop("$defs"))
@@ -72,5 +73,5 @@ def _document_tokens(app: FastAPI) -> None:
         schemas.pop(name, None)
     for path, item in document["paths"].items():
         for operation in item.values():
-            operation["security"] = [] if path in PUBLIC else [{"bearer": []}]
+            operation["security"] = [{"bearer": []}] if with_tokens and path not in PUBLIC else []
             operation["responses"].pop("422", None)  # it is a problem like the others
