@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +34,20 @@ def daemon(**variables: str) -> Iterator[None]:
     environment = {**os.environ, "DAGSTER_HOME": str(prepare_dagster_home(load_settings())), **variables}
     command = [sys.executable, "-m", "dagster._daemon", "run", "-m", "era_ingest.definitions"]
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as running:
         try:
             yield
         finally:
             running.terminate()
             running.wait(60)
+            with suppress(ProcessLookupError):  # its code server waits for runs that it started itself
+                os.killpg(running.pid, signal.SIGKILL)
 
 
 def follow(served: Served, job_id: str) -> list[dict[str, Any]]:
