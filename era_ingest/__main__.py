@@ -13,8 +13,10 @@ from era_ingest.cli.app import load_commands  # noqa: E402 - see above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from era_ingest.pipelines.jobs import RunQueue
     from era_ingest.pipelines.outcome import IngestOptions, IngestOutcome
     from era_ingest.pipelines.report import Progress
     from era_ingest.settings import Settings
@@ -40,10 +42,35 @@ def _check_dagster(settings: Settings) -> None:
     open_instance(settings).dispose()
 
 
+def _open_run_queue(settings: Settings) -> AbstractContextManager[RunQueue]:
+    from era_ingest.definitions import defs
+    from era_ingest.orchestration.run_queue import open_run_queue
+
+    return open_run_queue(settings, defs)
+
+
+def _serve(settings: Settings, host: str, port: int) -> int:
+    from era_ingest.service.server import run_service
+
+    def announce(url: str) -> None:
+        print(f"Serving at {url}", flush=True)  # noqa: T201
+
+    return run_service(settings, host, port, _open_run_queue, announce)
+
+
+def _new_token(scope: str) -> tuple[str, str]:
+    from era_ingest.service.access import Scope, new_token
+
+    return new_token(Scope(scope))
+
+
 def main() -> None:
     """Run ``era``."""
     load_commands()
-    cli(obj=Runners(ingest=_ingest, dev=_dev, check_dagster=_check_dagster), prog_name="era")
+    runners = Runners(
+        ingest=_ingest, dev=_dev, check_dagster=_check_dagster, serve=_serve, new_token=_new_token
+    )
+    cli(obj=runners, prog_name="era")
 
 
 if __name__ == "__main__":

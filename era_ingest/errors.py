@@ -3,7 +3,10 @@
     EraError
     ├── PermanentError                    trying again cannot help
     │   ├── MalformedDocumentError        bytes that are no book: file, JSON pointer, reason
+    │   ├── BookRefusedError              a book of which nothing can be loaded, with every defect
     │   ├── InvalidNameError              a book or domain name that cannot be used
+    │   ├── NotFoundError                 what was asked for by its name or id is not there
+    │   ├── ConflictError                 it clashes with what is there already
     │   ├── RequestRejectedError          the server refuses these inputs (400, 413, 422, 424)
     │   │   └── RequestTooLargeError      it would take fewer or shorter inputs: split
     │   └── ResponseMismatchError         a reply with a wrong count, size, or value
@@ -11,6 +14,7 @@
     │   ├── RateLimitedError              429 "slow down"; ``retry_after_s`` where the server said it
     │   ├── UpstreamUnavailableError      refused, reset, 5xx
     │   │   └── UpstreamTimeoutError      no whole answer within the request's time limit
+    │   ├── QueueFullError                as many jobs wait as may; ``retry_after_s``
     │   └── StoreUnavailableError         the database or a disk is away, full or restarting
     ├── OutcomeUnknownError               sent, but whether it took effect is not known
     ├── BudgetExceededError               a limit on tokens or money that the user set is reached
@@ -74,6 +78,38 @@ class MalformedDocumentError(PermanentError):
 
     def __init__(self, message: str, *, file: str, pointer: str = "", reason: str) -> None:
         super().__init__(message, file=file, pointer=pointer, reason=reason)
+
+
+class BookRefusedError(PermanentError):
+    """A book of which nothing can be loaded.
+
+    Args:
+        message: What is wrong, and what to do.
+        defects: ``core.model.Defect`` of each thing that was refused, in document order.
+    """
+
+    defects: tuple[Any, ...]
+
+    def __init__(self, message: str, *, defects: tuple[Any, ...]) -> None:
+        super().__init__(message, defects=defects)
+
+
+class NotFoundError(PermanentError):
+    """What was asked for by its name or id is not there."""
+
+
+class ConflictError(PermanentError):
+    """It clashes with what is there already.
+
+    Args:
+        message: What clashes, and what to do.
+        reason: A short stable code.
+    """
+
+    reason: str
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message, reason=reason)
 
 
 class InvalidNameError(PermanentError):
@@ -159,6 +195,20 @@ class UpstreamUnavailableError(TransientError):
 
 class UpstreamTimeoutError(UpstreamUnavailableError):
     """No whole answer within the request's time limit."""
+
+
+class QueueFullError(TransientError):
+    """As many jobs wait as may wait.
+
+    Args:
+        message: The bound, and what to do.
+        retry_after_s: When to try again, seconds.
+    """
+
+    retry_after_s: float
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
 
 
 class StoreUnavailableError(TransientError):

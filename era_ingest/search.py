@@ -119,7 +119,7 @@ def enrich_context_with_doctrine(
     Raises:
         As ``semantic_similarity_lookup``.
     """
-    return _HOST.submit(lambda searcher: _enrich(searcher, query, domain, k, max_tokens, min_score)).result()
+    return _HOST.submit(lambda searcher: enrich(searcher, query, domain, k, max_tokens, min_score)).result()
 
 
 async def enrich_context_with_doctrine_async(
@@ -131,7 +131,7 @@ async def enrich_context_with_doctrine_async(
     min_score: float | None = 0.2,
 ) -> EnrichedContext:
     """Do as ``enrich_context_with_doctrine``, without blocking the event loop."""
-    future = _HOST.submit(lambda searcher: _enrich(searcher, query, domain, k, max_tokens, min_score))
+    future = _HOST.submit(lambda searcher: enrich(searcher, query, domain, k, max_tokens, min_score))
     return await asyncio.wrap_future(future)
 
 
@@ -152,9 +152,10 @@ def _request(
     return SearchRequest(words, vector, domain, category, book, k, min_score)
 
 
-async def _enrich(
+async def enrich(
     searcher: Searcher, query: str, domain: str | None, k: int, max_tokens: int, min_score: float | None
 ) -> EnrichedContext:
+    """Do as ``enrich_context_with_doctrine`` with a searcher that is open already."""
     request = SearchRequest(text=query, domain=domain, k=k, min_score=min_score, doctrine_only=True)
     chosen: list[Hit] = []
     lines: list[str] = []

@@ -140,6 +140,23 @@ class Settings(BaseSettings):
     )
     max_file_bytes: int = Field(512 * 1024 * 1024, ge=1, description="larger input files are refused")
 
+    serve_tokens: SecretStr | None = Field(
+        None,
+        description="who may call `era serve`: read:<SHA-256 of a token>,write:<...>; unset: this machine only",
+    )
+    serve_max_body_bytes: int = Field(
+        64 * 1024 * 1024, ge=1, description="larger books are refused over HTTP"
+    )
+    serve_timeout_s: float = Field(
+        30.0, gt=0, description="time for a body to arrive, and for a search with its embedding, seconds"
+    )
+    serve_search_timeout_s: float = Field(
+        5.0, gt=0, description="time of a search in the database, seconds; it is cancelled then"
+    )
+    serve_max_waiting: int = Field(
+        100, ge=0, description="while so many runs wait in the queue, books are answered with 503"
+    )
+
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
         if self.passage_min_chars > self.passage_max_chars:

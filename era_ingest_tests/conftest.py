@@ -123,6 +123,12 @@ def dagster_database_url(server_url: str, dagster_template: str) -> Iterator[str
     yield from _fresh(server_url, dagster_template)
 
 
+@pytest.fixture(scope="module")
+def module_dagster_database_url(server_url: str, dagster_template: str) -> Iterator[str]:
+    """Likewise, one for all tests of a module, which leave it as it is."""
+    yield from _fresh(server_url, dagster_template)
+
+
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """A pool of four connections on a fresh database with pgvector."""

@@ -35,11 +35,15 @@ class Runners:
         ingest: Takes books through the asset graph in this process and records the materializations.
         dev: Runs the UI and the daemon until Ctrl-C; returns the exit code.
         check_dagster: Opens Dagster's instance and closes it again; raises EraError where it cannot.
+        serve: Serves HTTP on a host and port until it is told to end; returns the exit code.
+        new_token: Makes a token of a scope, ``read`` or ``write``; returns it and its setting.
     """
 
     ingest: Callable[[Sequence[Path], Settings, IngestOptions, Callable[[Progress], None]], IngestOutcome]
     dev: Callable[[Settings, int], int]
     check_dagster: Callable[[Settings], None]
+    serve: Callable[[Settings, str, int], int]
+    new_token: Callable[[str], tuple[str, str]]
 
 
 class EraGroup(click.Group):
@@ -76,6 +80,7 @@ def cli() -> None:
     era ingest data/landing        load a folder of books (exit 0: all, 3: something quarantined, 1: failed)
     era search "what to do first"  search what was loaded
     era dev                        the UI, with sensors and schedules running
+    era serve                      search and jobs over HTTP
     era doctor                     what is missing, and what to do about it
     """
 
@@ -101,4 +106,4 @@ def is_terminal() -> bool:
 
 def load_commands() -> None:
     """Hang the commands on the root; each module does so when it is imported."""
-    from era_ingest.cli import bench, database, dev, ingest, inspect, quarantine, search  # noqa: F401
+    from era_ingest.cli import bench, database, dev, ingest, inspect, quarantine, search, serve  # noqa: F401

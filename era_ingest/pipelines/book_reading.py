@@ -93,6 +93,16 @@ def open_book(source: BookSource, options: ReadOptions) -> tuple[OpenBook, tuple
     return _parse(source, raw, rules), digests
 
 
+def parse_bytes(source: BookSource, data: bytes, options: ReadOptions) -> OpenBook:
+    """Return the book that bytes of a built-in format would be, if they lay where the source says.
+
+    Raises:
+        MalformedDocumentError: They are no book.
+    """
+    rules = ParseRules(_domain_names(tuple(options.aliases.items())), options.limits)
+    return _parse(source, [RawFile(source.files[0].path, data)], rules)
+
+
 def read_chunks(source: BookSource, options: ReadOptions) -> ChunkedBook:
     """Return a book as chunks; raises like `open_book`."""
     book, digests = open_book(source, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from era_ingest.store.search import Hit
 
 MAX_RESULTS = 1000
+MAX_CACHED_QUERIES = 1_000
+"""Queries whose vectors a searcher keeps: 3 kB each at 768 dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +64,15 @@ class Searcher:
 
     Args:
         services: Open services.
+        timeout_s: How long a statement in the database may take, seconds; None: any time.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, *, timeout_s: float | None = None) -> None:
         self._services = services
+        self._timeout_s = timeout_s
         self._embedder: Embedder | None = None
         self._model: Model | None = None
+        self._cached: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
 
     async def search(self, request: SearchRequest) -> list[Hit]:
         """Return the nearest distinct texts, best first.
@@ -96,6 +102,7 @@ class Searcher:
                 min_score=request.min_score,
                 doctrine_only=request.doctrine_only,
                 model=model,
+                timeout_s=self._timeout_s,
             )
 
     async def aclose(self) -> None:
@@ -110,11 +117,18 @@ class Searcher:
         text = clean_line(request.text).text
         if not text:
             raise PermanentError("The query is empty: say in a few words what to look for.")
+        key = (model.name, text)
+        if key in self._cached:
+            self._cached.move_to_end(key)
+            return self._cached[key]
         if self._embedder is None or self._model != model:
             await self.aclose()
             self._embedder, self._model = build_embedder_for(self._services.settings, model.name), model
         reply = await self._embedder.embed([text])
-        return np.asarray(reply.vectors[0], dtype=np.float32)
+        vector = self._cached[key] = np.asarray(reply.vectors[0], dtype=np.float32)
+        if len(self._cached) > MAX_CACHED_QUERIES:
+            self._cached.popitem(last=False)
+        return vector
 
 
 def _parse_category(raw: str | None) -> Category | None:

@@ -31,7 +31,8 @@ BUILT_IN_FORMATS: Mapping[str, str] = {
     "txt": "text",
 }
 """From a file's suffix, lower case and without the dot, to a source's format."""
-_NO_BOOKS = ("readme", "license", "changelog")
+NO_BOOKS = ("readme", "license", "changelog")
+"""How the names of files begin that lie in a folder of books without being one, in lower case."""
 _RANKS = {"doctrine": 0, "json": 1, "markdown": 3, "text": 4}
 _OTHER_RANK = 2
 
@@ -182,7 +183,7 @@ class _Scanner:
                 _refuse_link(root, path)
             if entry.is_dir():
                 self._add(lambda: _folder_source(root, path))
-            elif suffix in self._formats and not name.lower().startswith(_NO_BOOKS):
+            elif suffix in self._formats and not name.lower().startswith(NO_BOOKS):
                 self._add(lambda: _file_source(root, path, self._formats[suffix]))
             else:
                 self._ignored += 1

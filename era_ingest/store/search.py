@@ -12,11 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from psycopg import sql
+from psycopg import errors, sql
 from psycopg.rows import class_row
 
 from era_ingest.core.names import DomainName
-from era_ingest.errors import ResponseMismatchError
+from era_ingest.errors import ResponseMismatchError, StoreUnavailableError
 from era_ingest.store.indexes import MAX_VECTOR_DIMENSIONS, index_name, list_indexes
 from era_ingest.store.models import active_model
 
@@ -113,6 +113,7 @@ async def search(
     doctrine_only: bool = False,
     exact: bool = False,
     model: Model | None = None,
+    timeout_s: float | None = None,
 ) -> list[Hit]:
     """Return the nearest texts, best first, each text once.
 
@@ -127,10 +128,12 @@ async def search(
         doctrine_only: Leave out passages.
         exact: Read no ANN index.
         model: The model whose table is searched; None: the active one.
+        timeout_s: How long one statement may take before the database cancels it, seconds; None: any time.
 
     Raises:
         ResponseMismatchError: The vector has the wrong size, or is zero or not finite.
         InvalidNameError: The domain is not in normal form.
+        StoreUnavailableError: It took longer than ``timeout_s``.
     """
     if domain is not None:
         DomainName(domain)
@@ -140,14 +143,23 @@ async def search(
     question = _Question(domain, category, book, k, min_score, doctrine_only)
     literal = _vector_literal(vector, model.dimensions)
     indexed = not exact and await _has_index(conn, model, question)
-    async with conn.transaction():
-        if indexed:
-            rows = await _nearest(conn, model, literal, question, exact=False)
-            hits = _distinct(rows, k)
-            # Fewer than asked for: there are no more, or the index stopped short. Finding out is cheap.
-            if len(hits) == k or (min_score is not None and rows):
-                return hits
-        rows = await _nearest(conn, model, literal, question, exact=True)
+    try:
+        async with conn.transaction():
+            if timeout_s is not None:
+                timeout_ms = str(max(1, round(timeout_s * 1000)))
+                await conn.execute("select set_config('statement_timeout', %s, true)", (timeout_ms,))
+            if indexed:
+                rows = await _nearest(conn, model, literal, question, exact=False)
+                hits = _distinct(rows, k)
+                # Fewer than asked for: there are no more, or the index stopped short. Finding out is cheap.
+                if len(hits) == k or (min_score is not None and rows):
+                    return hits
+            rows = await _nearest(conn, model, literal, question, exact=True)
+    except errors.QueryCanceled as error:
+        raise StoreUnavailableError(
+            f"The search took longer than {timeout_s or 0:g} seconds and was cancelled: ask for fewer results, or for "
+            "one domain or book."
+        ) from error
     return _distinct(rows, k)
 
 

@@ -93,6 +93,35 @@ async def states(conn: AsyncConnection[Any], slugs: Collection[str] | None = Non
         return {state.slug: state for state in await cursor.fetchall()}
 
 
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where the rows of a book come from.
+
+    Attributes:
+        book: The book's name.
+        root: The folder under which it was found.
+        files: As in ``SourceState``.
+        run_id: The run that loaded it last.
+        loaded_at: When, by the database's clock.
+    """
+
+    book: str
+    root: str
+    files: list[dict[str, Any]]
+    run_id: str
+    loaded_at: datetime
+
+
+async def provenance(conn: AsyncConnection[Any], books: Collection[str]) -> dict[str, Provenance]:
+    """Return where books come from, by their names."""
+    async with conn.cursor(row_factory=class_row(Provenance)) as cursor:
+        await cursor.execute(
+            "select book, root, files, run_id, loaded_at from era.doctrine_sources where book = any(%s)",
+            (list(books),),
+        )
+        return {row.book: row for row in await cursor.fetchall()}
+
+
 async def record_source(conn: AsyncConnection[Any], model: Model, rows: BookRows) -> bool:
     """Note where a book came from, and that a model holds it; return False if all of that was known.
 

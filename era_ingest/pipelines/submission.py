@@ -1,0 +1,268 @@
+"""From a book that was handed in to a run in the queue, and back: how its job stands.
+
+A job is accepted in one short transaction under a lock, so that no more jobs wait than may, however many are posted
+at once and by however many processes. Then its file is put into the landing folder; from there on the job is kept, the
+caller is told, and its run is requested (which takes Dagster 40 ms). What a crash leaves half done `Jobs.recover`
+completes, or forgets where nobody was told of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID, uuid4
+
+from era_ingest.errors import ConflictError, EraError, NotFoundError, QueueFullError
+from era_ingest.pipelines.jobs import JobState, RunView, Ticket
+from era_ingest.pipelines.posted import place
+from era_ingest.store import jobs as rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from concurrent.futures import Executor
+
+    from psycopg import AsyncConnection
+
+    from era_ingest.pipelines.jobs import RunQueue
+    from era_ingest.pipelines.posted import PostedBook
+    from era_ingest.pipelines.services import Services
+    from era_ingest.store.jobs import JobRow
+
+LOST_AFTER_S = 30.0
+"""A job that was accepted so long ago and is still not requested is taken for left behind by a crash."""
+MAX_REQUESTS = 1
+"""Runs that are requested at once: each keeps a core busy, which callers wait for too."""
+RETRY_AFTER_S = 5.0
+MAX_SCANNED_PAGES = 5
+"""Pages that one listing by state looks through, at most."""
+_GONE = "Its run is no longer among Dagster's records."
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job and how it stands.
+
+    Attributes:
+        row: What was asked for.
+        run: How its runs stand.
+    """
+
+    row: JobRow
+    run: RunView
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that was accepted.
+
+    Attributes:
+        job_id: Its id.
+        repeated: True if it was accepted before, with the same idempotency key.
+    """
+
+    job_id: UUID
+    repeated: bool = False
+
+
+class Jobs:
+    """Accepts jobs and tells how they stand.
+
+    Args:
+        services: Open services.
+        queue: Where runs are requested; its calls go to threads.
+        threads: Those threads.
+    """
+
+    def __init__(self, services: Services, queue: RunQueue, threads: Executor) -> None:
+        self._services = services
+        self._queue = queue
+        self._threads = threads
+        self._turn = asyncio.Lock()
+        self._few = asyncio.Semaphore(MAX_REQUESTS)
+        self._requests: dict[UUID, asyncio.Task[None]] = {}
+
+    async def submit(
+        self, book: PostedBook, *, priority: int = 0, key: str | None = None, caller: str = ""
+    ) -> Accepted:
+        """Accept a book and put it into the landing folder; its run is requested at once, beside the caller.
+
+        Args:
+            book: What was handed in.
+            priority: Greater ones go first.
+            key: The caller's idempotency key: posted again with it, a book is the same job.
+            caller: Whose key it is.
+
+        Raises:
+            ConflictError: The key came with another book before.
+            QueueFullError: As many runs wait as may.
+            StoreUnavailableError: Disk or database are away; nothing was accepted.
+        """
+        key_digest = None if key is None else sha256(f"{caller}\0{key}".encode()).digest()
+        body_digest = sha256(book.digest + priority.to_bytes(8, "big", signed=True)).digest()
+        # Others of this process wait here, not each with a connection of the pool.
+        async with self._turn, self._services.database.connection() as conn:
+            await rows.lock_admission(conn)
+            known = None if key_digest is None else await rows.find_key(conn, key_digest)
+            if known is not None and known.body_digest != body_digest:
+                raise ConflictError(
+                    "This Idempotency-Key came with another request before.", reason="key_reused"
+                )
+            if known is not None and (known.placed_at is not None or not _is_old(known)):
+                return Accepted(known.id, repeated=True)
+            await self._find_room(conn)
+            job_id = known.id if known else uuid4()
+            await rows.insert(
+                conn,
+                job_id=job_id,
+                book=book.name,
+                slug=book.slug,
+                priority=priority,
+                key_digest=key_digest,
+                body_digest=body_digest,
+            )
+        await self._place(book, job_id)
+        self._requests[job_id] = asyncio.create_task(self._request(job_id, book.slug, priority))
+        return Accepted(job_id)
+
+    async def aclose(self) -> None:
+        """Wait for the runs that are being requested."""
+        await asyncio.gather(*self._requests.values())
+
+    async def find(self, job_id: UUID) -> Job:
+        """Return a job.
+
+        Raises:
+            NotFoundError: There is none of this id.
+        """
+        async with self._services.database.connection() as conn:
+            row = await rows.find(conn, job_id)
+        if row is None:
+            raise NotFoundError(f"There is no job {job_id}.")
+        return (await self._with_runs([row]))[0]
+
+    async def page(
+        self,
+        *,
+        limit: int,
+        after: UUID | None = None,
+        books: Collection[str] | None = None,
+        states: Collection[JobState] | None = None,
+    ) -> tuple[list[Job], UUID | None]:
+        """Return jobs, the latest first, and where the next page begins (None: this is the last).
+
+        By state, a bounded number of jobs is looked through: a page may be short and still have a next one.
+        """
+        found: list[Job] = []
+        for _ in range(MAX_SCANNED_PAGES):
+            async with self._services.database.connection() as conn:
+                listed = await rows.page(conn, limit=limit, after=after, books=books)
+            for job in await self._with_runs(listed):
+                if states is None or job.run.state in states:
+                    found.append(job)
+                    if len(found) == limit:
+                        more = len(listed) == limit or job.row.id != listed[-1].id
+                        return found, job.row.id if more else None
+            if len(listed) < limit:
+                return found, None
+            after = listed[-1].id
+        return found, after
+
+    async def cancel(self, job_id: UUID) -> Job:
+        """Take a job out of the queue, or end it; return how it stands then.
+
+        Raises:
+            NotFoundError: There is none of this id.
+            ConflictError: It has ended already.
+        """
+        await self.find(job_id)
+        if job_id in self._requests:
+            await asyncio.shield(self._requests[job_id])
+        await self._in_thread(partial(self._queue.cancel, str(job_id)))
+        return await self.find(job_id)
+
+    async def ping(self) -> None:
+        """Ask the queue for nothing.
+
+        Raises:
+            StoreUnavailableError: It does not answer.
+        """
+        await self._in_thread(self._queue.waiting)
+
+    async def recover(self) -> int:
+        """Request the runs of jobs that a crash left behind, forget those of which nobody was told; return how many."""
+        async with self._services.database.connection() as conn:
+            old = [
+                row for row in await rows.unrequested(conn) if _is_old(row) and row.id not in self._requests
+            ]
+        for row in old:
+            if row.placed_at is not None:
+                await self._request(row.id, row.slug, row.priority)
+            else:
+                async with self._services.database.connection() as conn:
+                    await rows.withdraw(conn, row.id)
+        return len(old)
+
+    async def _find_room(self, conn: AsyncConnection[object]) -> None:
+        """Raise if as many runs wait as may. First the jobs on their way, then the queue: none is missed between."""
+        unrequested = await rows.unrequested(conn)
+        on_their_way = {str(row.id) for row in unrequested if row.placed_at is not None or not _is_old(row)}
+        waiting = on_their_way | await self._in_thread(self._queue.waiting)
+        bound = self._services.settings.serve_max_waiting
+        if len(waiting) >= bound:
+            raise QueueFullError(
+                f"{len(waiting):,} runs wait already (ERA_SERVE_MAX_WAITING is {bound:,}): try again later.",
+                retry_after_s=RETRY_AFTER_S,
+            )
+
+    async def _place(self, book: PostedBook, job_id: UUID) -> None:
+        try:
+            await self._in_thread(partial(place, self._services.settings.landing_dir, book))
+        except EraError:
+            async with self._services.database.connection() as conn:
+                await rows.withdraw(conn, job_id)
+            raise
+        async with self._services.database.connection() as conn:
+            await rows.mark_placed(conn, job_id)
+
+    async def _request(self, job_id: UUID, slug: str, priority: int) -> None:
+        """Request a job's run; what fails is left for `recover`."""
+        try:
+            async with self._few:
+                await self._in_thread(partial(self._queue.request, Ticket(str(job_id), slug, priority)))
+            async with self._services.database.connection() as conn:
+                await rows.mark_requested(conn, job_id)
+        except Exception:  # noqa: BLE001 - a task's boundary; it is recorded, and the job is kept
+            _log.exception("the run of job %s cannot be requested just now; it will be tried again", job_id)
+        finally:
+            self._requests.pop(job_id, None)
+
+    async def _with_runs(self, listed: Sequence[JobRow]) -> list[Job]:
+        views = await self._views([row.id for row in listed])
+        return [Job(row, views.get(str(row.id)) or _without_run(row)) for row in listed]
+
+    async def _views(self, ids: Sequence[UUID]) -> dict[str, RunView]:
+        if not ids:
+            return {}
+        return await self._in_thread(partial(self._queue.views, [str(job_id) for job_id in ids]))
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _is_old(row: JobRow) -> bool:
+    return row.age_s > LOST_AFTER_S
+
+
+def _without_run(row: JobRow) -> RunView:
+    """Return how a job stands that has no run: not yet, or no longer."""
+    if row.requested_at is None:
+        return RunView(JobState.QUEUED, 0, (), str(row.id), 0)
+    return RunView(JobState.FAILED, 0, (), str(row.id), 0, error=_GONE)

@@ -1,0 +1,169 @@
+"""Search over HTTP: what `era_ingest.search` finds, and where each text comes from."""
+
+import asyncio
+import os
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from era_ingest.core.model import Category
+from era_ingest.pipelines.search import MAX_RESULTS, SearchRequest
+from era_ingest.search import enrich
+from era_ingest.service.parts import Parts, parts_of
+from era_ingest.store.search import Hit
+from era_ingest.store.sources import Provenance, provenance
+
+MAX_QUERY_CHARS = 8_192
+MAX_NAME_CHARS = 4_096
+MAX_DIMENSIONS = 16_000
+MAX_CONTEXT_TOKENS = 100_000
+MAX_CONTEXT_ENTRIES = 200
+
+router = APIRouter(prefix="/v1", tags=["search"])
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS), AfterValidator(_without_nul)]
+Score = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
+
+
+class SearchBody(BaseModel):
+    """What to look for; give `text` or `vector`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field("", max_length=MAX_QUERY_CHARS, description="the query in words")
+    vector: list[float] | None = Field(
+        None, max_length=MAX_DIMENSIONS, description="the query as a vector of the model of the table"
+    )
+    domain: Name | None = Field(None, description="only this domain, in any spelling that folds to it")
+    category: Category | None = Field(None, description="only this kind")
+    book: Name | None = Field(None, description="only this book, by its name")
+    k: int = Field(10, ge=1, le=MAX_RESULTS, description="results, at most")
+    min_score: Score | None = Field(None, description="least cosine similarity")
+
+    @model_validator(mode="after")
+    def _one_query(self) -> "SearchBody":
+        if bool(self.text) == (self.vector is not None):
+            raise ValueError("give either text or vector")
+        return self
+
+
+class Source(BaseModel):
+    """Where a text comes from: file, chapter, and the run that loaded it."""
+
+    file: str = Field(description="below the folder that the book was found in")
+    sha256: str = Field(description="of the file as it was read")
+    chapter: int
+    chapter_title: str | None
+    run_id: str = Field(description="the Dagster run that loaded the book last")
+    loaded_at: datetime
+
+
+class Place(BaseModel):
+    """A chapter of a book."""
+
+    book: str
+    chapter: int
+
+
+class Result(BaseModel):
+    """One text that was found."""
+
+    id: str
+    score: float = Field(description="cosine similarity, -1 to 1")
+    text: str
+    book: str
+    chapter: int
+    category: str
+    domains: list[str]
+    weight: float
+    content_hash: str = Field(description="SHA-256 of the text")
+    start_char: int | None = Field(description="where a passage begins in its chapter's text")
+    end_char: int | None
+    also_in: list[Place] = Field(description="other places of the same text")
+    source: Source | None = Field(description="null: the book was removed while it was searched")
+
+
+class SearchResults(BaseModel):
+    """The nearest texts, best first, each once."""
+
+    results: list[Result]
+
+
+class Context(BaseModel):
+    """A question with the doctrine that bears on it."""
+
+    query: str
+    text: str = Field(
+        description="Markdown lines for a prompt, each with its source; empty: nothing was found"
+    )
+    tokens: float = Field(description="estimated tokens of `text`")
+    results: list[Result]
+
+
+@router.post("/search", summary="Find the texts nearest in meaning")
+async def search(request: Request, body: SearchBody) -> SearchResults:
+    """Return the nearest entries and passages, best first, each text once."""
+    parts = parts_of(request)
+    asked = SearchRequest(
+        text=body.text,
+        vector=body.vector,
+        domain=body.domain,
+        category=body.category,
+        book=body.book,
+        k=body.k,
+        min_score=body.min_score,
+    )
+    async with asyncio.timeout(parts.settings.serve_timeout_s):
+        hits = await parts.searcher.search(asked)
+        return SearchResults(results=await _with_sources(parts, hits))
+
+
+@router.get("/context", summary="The doctrine that bears on a question, within a budget of tokens")
+async def context(
+    request: Request,
+    query: Annotated[str, Query(min_length=1, max_length=MAX_QUERY_CHARS, description="in words")],
+    domain: Annotated[Name | None, Query(description="only this domain")] = None,
+    k: Annotated[int, Query(ge=1, le=MAX_CONTEXT_ENTRIES, description="entries, at most")] = 8,
+    max_tokens: Annotated[int, Query(ge=1, le=MAX_CONTEXT_TOKENS, description="of `text`, at most")] = 1000,
+    min_score: Annotated[Score, Query(description="least cosine similarity")] = 0.2,
+) -> Context:
+    """Return doctrine (no passages) as text for a prompt; whole entries are left out, none is cut."""
+    parts = parts_of(request)
+    async with asyncio.timeout(parts.settings.serve_timeout_s):
+        found = await enrich(parts.searcher, query, domain, k, max_tokens, min_score)
+        results = await _with_sources(parts, found.hits)
+    return Context(query=query, text=found.text, tokens=round(found.tokens, 1), results=results)
+
+
+async def _with_sources(parts: Parts, hits: list[Hit] | tuple[Hit, ...]) -> list[Result]:
+    """Return hits for JSON, each with its provenance."""
+    async with parts.services.database.connection() as conn:
+        origins = await provenance(conn, {hit.book for hit in hits})
+    return [
+        Result.model_validate({**hit.as_dict(), "source": _source(hit, origins.get(hit.book))})
+        for hit in hits
+    ]
+
+
+def _source(hit: Hit, origin: Provenance | None) -> Source | None:
+    if origin is None:
+        return None
+    wanted = ("chapters", "book") if hit.category == Category.PASSAGE else ("doctrine", "book")
+    file = next((file for file in origin.files if file["role"] in wanted), origin.files[0])
+    return Source(
+        file=os.path.relpath(file["path"], origin.root),
+        sha256=file["sha256"],
+        chapter=hit.chapter,
+        chapter_title=hit.chapter_title,
+        run_id=origin.run_id,
+        loaded_at=origin.loaded_at,
+    )
