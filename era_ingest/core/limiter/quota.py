@@ -33,6 +33,10 @@ LEFT: Final = 0.015
 """Share of a window worth asking for, when the guess at others' use says that nothing is left."""
 CALM, CAREFUL = 10.0, 40.0
 """A window is spent no faster than in so many latencies: others do not see sooner what we have spent."""
+EVEN: Final = 0.95
+"""A window that is over before its headers arrive is spent at this share of its mean pace ..."""
+SHORT_AFTER: Final = 5
+"""... once its length was seen in so many pairs of headers."""
 EMPTY: Final = 3.0
 """Requests below which a quota may be what refuses."""
 MISSED: Final = 3
@@ -70,6 +74,9 @@ class Quota:
     dry.
 
     State. The level and its time, the learned refill or window's end, a score of which of the two it is.
+
+    A window shorter than ten latencies is over before much can be heard of it: it is spent evenly, at 95 % of
+    its mean pace, and refusals there are for `Refusals` to learn from.
 
     A header is believed for 60 s: then one request goes to ask again, whatever reset it named. When only the
     guess at others' use says that a window is empty, one asks each second. A refusal is this quota's if less
@@ -117,7 +124,7 @@ class Quota:
             return 0.0
         self._advance(now)
         cost = min(cost, self.limit)
-        if self.level < cost:
+        if self.level < cost and not self._is_short(latency_s):
             return self._wait_for(now, cost)
         pace = self.pace(now, latency_s)
         return max(0.0, self._next_at - now) if 0 < pace < math.inf else 0.0
@@ -127,6 +134,8 @@ class Quota:
         if not self.is_known:
             return math.inf
         latency = latency_s or LATENCY_GUESS_S
+        if self._is_short(latency):
+            return EVEN * self.limit / self._width_s
         level = max(0.0, self.level)
         if self.is_window:
             round_trips = CALM if self._pairs > 1 else CAREFUL
@@ -153,8 +162,15 @@ class Quota:
             self._next_at = max(now - CATCH_UP_S, self._next_at) + cost / pace
         self.level -= cost
 
-    def explains(self) -> bool:
+    def _is_short(self, latency_s: float | None) -> bool:
+        """Return whether it is a window that ends before much can be heard of it."""
+        short_s = CALM * (latency_s or LATENCY_GUESS_S)
+        return self.is_window and self._pairs > SHORT_AFTER and self._width_s < short_s
+
+    def explains(self, latency_s: float | None) -> bool:
         """Return whether a refusal may be this quota's: little is left of it, as far as known."""
+        if self._is_short(latency_s):
+            return False
         return self.is_known and self.level < max(EMPTY * self._mean_cost, SHARED_RESERVE * self.limit)
 
     def on_refused(self) -> None:
