@@ -169,3 +169,29 @@ def test_refusals_of_what_was_on_its_way_are_one() -> None:
     for _ in range(100):
         restraint.on_answer(1.0, flight(sent_at=0.5), refused=True)
     assert restraint.share == 1.0
+
+
+@pytest.mark.parametrize("reset_s", [None, 1.0])
+def test_headers_that_never_tell_a_refill_are_not_believed(reset_s: float | None) -> None:
+    """No reset, or 1 s every time: what is left says nothing about how fast it comes back."""
+    quota = Quota(Unit.REQUESTS)
+    for number in range(5):
+        hints = ServerHints(limit_requests=100, remaining_requests=40, reset_requests_s=reset_s)
+        quota.on_hints(number + 1.0, flight(sent_at=float(number)), hints)
+    assert not quota.is_known
+
+
+def test_a_window_shorter_than_the_headers_way_is_spent_evenly() -> None:
+    """100 in each second, known 3 s late: 95 a second, and a refusal there is for others to explain."""
+    quota = Quota(Unit.REQUESTS)
+    for number in range(40):
+        at = 0.25 * number + 0.01
+        left_s = 1.0 - at % 1.0
+        sent = flight(sent_at=at, before=Spend(25.0 * number, 0.0))
+        hints = ServerHints(limit_requests=100, remaining_requests=100 * left_s - 1, reset_requests_s=left_s)
+        quota.on_send(at, sent, 3.0)
+        quota.on_hints(at, sent, hints)
+    assert quota.is_window
+    assert quota.pace(10.0, 3.0) == pytest.approx(95.0, rel=0.02)
+    assert quota.wait(12.0, 1.0, 3.0) == 0
+    assert not quota.explains(3.0)

@@ -37,6 +37,10 @@ EVEN: Final = 0.95
 """A window that is over before its headers arrive is spent at this share of its mean pace ..."""
 SHORT_AFTER: Final = 5
 """... once its length was seen in so many pairs of headers."""
+COARSE_S: Final = 1.0
+"""Resets that never exceed this whole second are rounded, and say nothing about a refill."""
+SHORT: Final = 3.0
+"""Latencies within which a bucket that is no more of use fills."""
 EMPTY: Final = 3.0
 """Requests below which a quota may be what refuses."""
 MISSED: Final = 3
@@ -66,8 +70,8 @@ class Quota:
 
     Formula. ``level = remaining - own sends since + drift``, where drift (refill less other clients' use) is
     learned from pairs of headers. A window (its end stays where it is) is spent at ``8 * level / time left``,
-    at most a tenth of the level a latency (a fortieth until two pairs of headers were seen): eight clients
-    that begin together must not be faster than their headers;
+    at most a tenth of the level a latency (a fortieth until two pairs of headers were seen) or what is even
+    until its end: eight clients that begin together must not be faster than their headers;
     a bucket refills at ``r = (limit - remaining) / reset`` and is spent at ``r * level / reserve`` with
     ``reserve = max(10 % of the limit, 3 r latency, two requests)``, at most half the limit. The level is thus
     a price that every client reads alike: shares come out equal without a word, and the bucket never runs
@@ -75,8 +79,9 @@ class Quota:
 
     State. The level and its time, the learned refill or window's end, a score of which of the two it is.
 
-    A window shorter than ten latencies is over before much can be heard of it: it is spent evenly, at 95 % of
-    its mean pace, and refusals there are for `Refusals` to learn from.
+    A window shorter than ten latencies, or a bucket that fills within three, has changed before much can be
+    heard of it: it is spent evenly, at 95 % of its mean pace, and refusals there are for `Refusals` to learn
+    from. Headers without a reset, or with none but whole seconds of 1, are not believed.
 
     A header is believed for 60 s: then one request goes to ask again, whatever reset it named. When only the
     guess at others' use says that a window is empty, one asks each second. A refusal is this quota's if less
@@ -135,11 +140,12 @@ class Quota:
             return math.inf
         latency = latency_s or LATENCY_GUESS_S
         if self._is_short(latency):
-            return EVEN * self.limit / self._width_s
+            return EVEN * (self.limit / self._width_s if self.is_window else self.refill)
         level = max(0.0, self.level)
         if self.is_window:
             round_trips = CALM if self._pairs > 1 else CAREFUL
-            return level / max(0.5, (self._ends_at - now) / FRONT, round_trips * latency)
+            left_s = self._ends_at - now
+            return level / max(0.5, left_s / FRONT, min(round_trips * latency, left_s))
         ahead = AHEAD * latency * min(0.0, self._drift)
         level = min(level, max(self.level + ahead, self._mean_cost))
         if self.refill <= 0:
@@ -163,9 +169,13 @@ class Quota:
         self.level -= cost
 
     def _is_short(self, latency_s: float | None) -> bool:
-        """Return whether it is a window that ends before much can be heard of it."""
-        short_s = CALM * (latency_s or LATENCY_GUESS_S)
-        return self.is_window and self._pairs > SHORT_AFTER and self._width_s < short_s
+        """Return whether it is full again before much can be heard of it."""
+        latency = latency_s or LATENCY_GUESS_S
+        if self._pairs <= SHORT_AFTER:
+            return False
+        if self.is_window:
+            return self._width_s < CALM * latency
+        return self.limit < SHORT * latency * self.refill
 
     def explains(self, latency_s: float | None) -> bool:
         """Return whether a refusal may be this quota's: little is left of it, as far as known."""
@@ -181,7 +191,8 @@ class Quota:
     def on_hints(self, now: float, flight: Flight, hints: ServerHints, *, refused: bool = False) -> None:
         """Take the headers of a reply; good replies without them mean that there is no mirror to be had."""
         limit, remaining, reset_s = _figures(self.unit, hints)
-        if limit is None or remaining is None or limit <= 0 or remaining < 0:
+        is_coarse = reset_s is None or max(self._width_s, reset_s) == COARSE_S
+        if limit is None or remaining is None or limit <= 0 or remaining < 0 or is_coarse:
             self._missed += not refused
             if self._missed >= MISSED:
                 self.limit = self.level = math.inf
