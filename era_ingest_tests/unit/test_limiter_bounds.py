@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,10 +13,14 @@ from era_ingest.core.limiter.contract import NO_HINTS, ServerHints
 from era_ingest.core.limiter.flight import Spend, Unit
 from era_ingest.core.limiter.pacer import Pacer
 from era_ingest.core.limiter.quota import Quota
+from era_ingest.core.limiter.restraint import Restraint
 from era_ingest.core.limiter.spending import Mark, Spending
 from era_ingest.core.limiter.units import UnitChooser
 from era_ingest.core.limiter.window import NotAWindowError, Window
 from era_ingest_tests.unit.limiter_kit import flight
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def test_two_refusals_bound_the_limit_from_both_sides() -> None:
@@ -77,7 +82,7 @@ def test_a_quota_with_much_left_does_not_explain_a_refusal(remaining: float, *, 
     """The tokens may have run out, which these headers do not show."""
     quota = Quota(Unit.REQUESTS)
     quota.on_hints(1.0, flight(1.0), shown(remaining))
-    assert quota.explains() is explains
+    assert quota.explains(None) is explains
 
 
 def test_headers_that_only_refusals_carry_are_not_believed() -> None:
@@ -122,3 +127,71 @@ def test_a_bare_refusal_far_below_the_limit_is_no_window() -> None:
     window.limit, window.used = 50, 10
     with pytest.raises(NotAWindowError):
         window.on_refused(5.0, is_first=True, retry_after_s=None)
+
+
+def _answers(restraint: Restraint, since: float, refused: Iterable[bool]) -> float:
+    """One request each 0.1 s, answered before the next; return when the last was."""
+    now = since
+    for is_refused in refused:
+        now += 0.1
+        restraint.on_answer(now, flight(sent_at=now - 0.05), refused=is_refused)
+    return now
+
+
+def test_a_server_that_refuses_much_is_asked_half_as_often_until_it_does_not() -> None:
+    """Half of the requests refused: half the pace, then a quarter and longer silences; then all again."""
+    restraint = Restraint()
+    now = _answers(restraint, 0.0, [False, True] * 10)
+    assert restraint.share == 0.5
+    assert restraint.silence_s(2.0) == 2.0
+    restraint.on_send(now, 10.0)
+    assert restraint.wait(now, 10.0) == pytest.approx(0.2)
+    now = _answers(restraint, now, [False, True] * 10)
+    assert restraint.share == 0.25
+    assert restraint.silence_s(2.0) == 4.0
+    now = _answers(restraint, now, [False] * 40)
+    assert restraint.share == 1.0
+    assert restraint.wait(now, 10.0) == 0
+
+
+def test_one_in_eight_refused_is_too_much_in_the_long_run() -> None:
+    """It takes longer to tell, but 12 % are no server's wish."""
+    restraint = Restraint()
+    now = _answers(restraint, 0.0, [True, *[False] * 7] * 10)
+    assert restraint.share == 1.0
+    _answers(restraint, now, [True, *[False] * 7] * 20)
+    assert restraint.share == 0.5
+
+
+def test_refusals_of_what_was_on_its_way_are_one() -> None:
+    """A hundred in flight at once that are refused together do not halve the pace."""
+    restraint = Restraint()
+    for _ in range(100):
+        restraint.on_answer(1.0, flight(sent_at=0.5), refused=True)
+    assert restraint.share == 1.0
+
+
+@pytest.mark.parametrize("reset_s", [None, 1.0])
+def test_headers_that_never_tell_a_refill_are_not_believed(reset_s: float | None) -> None:
+    """No reset, or 1 s every time: what is left says nothing about how fast it comes back."""
+    quota = Quota(Unit.REQUESTS)
+    for number in range(5):
+        hints = ServerHints(limit_requests=100, remaining_requests=40, reset_requests_s=reset_s)
+        quota.on_hints(number + 1.0, flight(sent_at=float(number)), hints)
+    assert not quota.is_known
+
+
+def test_a_window_shorter_than_the_headers_way_is_spent_evenly() -> None:
+    """100 in each second, known 3 s late: 95 a second, and a refusal there is for others to explain."""
+    quota = Quota(Unit.REQUESTS)
+    for number in range(40):
+        at = 0.25 * number + 0.01
+        left_s = 1.0 - at % 1.0
+        sent = flight(sent_at=at, before=Spend(25.0 * number, 0.0))
+        hints = ServerHints(limit_requests=100, remaining_requests=100 * left_s - 1, reset_requests_s=left_s)
+        quota.on_send(at, sent, 3.0)
+        quota.on_hints(at, sent, hints)
+    assert quota.is_window
+    assert quota.pace(10.0, 3.0) == pytest.approx(95.0, rel=0.02)
+    assert quota.wait(12.0, 1.0, 3.0) == 0
+    assert not quota.explains(3.0)

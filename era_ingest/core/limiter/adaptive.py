@@ -11,6 +11,7 @@ from era_ingest.core.limiter.flight import LATENCY_GUESS_S, NOTHING, Flight, Spe
 from era_ingest.core.limiter.pipe import Bounds, Pipe
 from era_ingest.core.limiter.quota import Quota
 from era_ingest.core.limiter.refusals import Refusals
+from era_ingest.core.limiter.restraint import Restraint
 
 if TYPE_CHECKING:
     from era_ingest.core.limiter.flight import Uniform
@@ -36,6 +37,7 @@ class AdaptiveLimiter:
         self.quotas = (Quota(Unit.REQUESTS), Quota(Unit.TOKENS))
         self.refusals = Refusals(uniform)
         self.breaker = Breaker(uniform)
+        self.restraint = Restraint()
         self._flights: dict[int, Flight] = {}
         self._tickets = 0
         self._sent = NOTHING
@@ -56,6 +58,8 @@ class AdaptiveLimiter:
         waits.append(("pipe", self.pipe.wait(now, in_flight)))
         waits.append(("rate", self.refusals.wait(now, spend, in_flight)))
         waits.extend(("quota", q.wait(now, spend[q.unit], self.pipe.latency_s)) for q in self.quotas)
+        if self.restraint.share < 1.0:
+            waits.append(("rate", self.restraint.wait(now, self._requests_per_s(now))))
         self._held_by, wait = max(waits, key=lambda pair: pair[1])
         if wait <= 0:
             self._held_by = ""
@@ -70,6 +74,8 @@ class AdaptiveLimiter:
         flight.is_probe = self.breaker.on_send(now)
         if not flight.is_probe:
             self.pipe.on_send(flight)
+        if self.restraint.share < 1.0:
+            self.restraint.on_send(now, self._requests_per_s(now))
         self.refusals.on_send(now, flight)
         for quota in self.quotas:
             quota.on_send(now, flight, self.pipe.latency_s)
@@ -83,6 +89,7 @@ class AdaptiveLimiter:
         flight = self._flights.pop(ticket)
         self._answered(now, flight)
         self._read(now, flight, hints)
+        self.restraint.on_answer(now, flight, refused=False)
         self.pipe.on_success(now, flight)
         self.refusals.on_accepted(now, flight, self.pipe.latency_s or LATENCY_GUESS_S)
         self._obey_cap(now)
@@ -135,7 +142,9 @@ class AdaptiveLimiter:
     def _refused(self, now: float, flight: Flight, hints: ServerHints) -> None:
         self._read(now, flight, hints, refused=True)
         retry_after_s = _bounded(hints)
-        if any(quota.explains() for quota in self.quotas):
+        if not self.restraint.has_caught and any(
+            quota.explains(self.pipe.latency_s) for quota in self.quotas
+        ):
             self.refusals.books.on_returned(flight)
             for quota in self.quotas:
                 quota.on_refused()
@@ -145,7 +154,8 @@ class AdaptiveLimiter:
             silence = self.refusals.on_refused(now, flight, retry_after_s)
             if self.refusals.cap.is_suspected and (silence > 0 or not suspected):
                 self.pipe.glide(now + silence, 1.0, max(0.5, self.pipe.latency_s or 0.0))
-        self._silent_until = max(self._silent_until, now + silence)
+        self.restraint.on_answer(now, flight, refused=True)
+        self._silent_until = max(self._silent_until, now + self.restraint.silence_s(silence))
 
     def _obey_cap(self, now: float) -> None:
         self.pipe.obey_ceiling(now, self.refusals.cap.allowed)

@@ -33,6 +33,14 @@ LEFT: Final = 0.015
 """Share of a window worth asking for, when the guess at others' use says that nothing is left."""
 CALM, CAREFUL = 10.0, 40.0
 """A window is spent no faster than in so many latencies: others do not see sooner what we have spent."""
+EVEN: Final = 0.95
+"""A window that is over before its headers arrive is spent at this share of its mean pace ..."""
+SHORT_AFTER: Final = 5
+"""... once its length was seen in so many pairs of headers."""
+COARSE_S: Final = 1.0
+"""Resets that never exceed this whole second are rounded, and say nothing about a refill."""
+SHORT: Final = 3.0
+"""Latencies within which a bucket that is no more of use fills."""
 EMPTY: Final = 3.0
 """Requests below which a quota may be what refuses."""
 MISSED: Final = 3
@@ -62,14 +70,18 @@ class Quota:
 
     Formula. ``level = remaining - own sends since + drift``, where drift (refill less other clients' use) is
     learned from pairs of headers. A window (its end stays where it is) is spent at ``8 * level / time left``,
-    at most a tenth of the level a latency (a fortieth until two pairs of headers were seen): eight clients
-    that begin together must not be faster than their headers;
+    at most a tenth of the level a latency (a fortieth until two pairs of headers were seen) or what is even
+    until its end: eight clients that begin together must not be faster than their headers;
     a bucket refills at ``r = (limit - remaining) / reset`` and is spent at ``r * level / reserve`` with
     ``reserve = max(10 % of the limit, 3 r latency, two requests)``, at most half the limit. The level is thus
     a price that every client reads alike: shares come out equal without a word, and the bucket never runs
     dry.
 
     State. The level and its time, the learned refill or window's end, a score of which of the two it is.
+
+    A window shorter than ten latencies, or a bucket that fills within three, has changed before much can be
+    heard of it: it is spent evenly, at 95 % of its mean pace, and refusals there are for `Refusals` to learn
+    from. Headers without a reset, or with none but whole seconds of 1, are not believed.
 
     A header is believed for 60 s: then one request goes to ask again, whatever reset it named. When only the
     guess at others' use says that a window is empty, one asks each second. A refusal is this quota's if less
@@ -117,7 +129,7 @@ class Quota:
             return 0.0
         self._advance(now)
         cost = min(cost, self.limit)
-        if self.level < cost:
+        if self.level < cost and not self._is_short(latency_s):
             return self._wait_for(now, cost)
         pace = self.pace(now, latency_s)
         return max(0.0, self._next_at - now) if 0 < pace < math.inf else 0.0
@@ -127,10 +139,13 @@ class Quota:
         if not self.is_known:
             return math.inf
         latency = latency_s or LATENCY_GUESS_S
+        if self._is_short(latency):
+            return EVEN * (self.limit / self._width_s if self.is_window else self.refill)
         level = max(0.0, self.level)
         if self.is_window:
             round_trips = CALM if self._pairs > 1 else CAREFUL
-            return level / max(0.5, (self._ends_at - now) / FRONT, round_trips * latency)
+            left_s = self._ends_at - now
+            return level / max(0.5, left_s / FRONT, min(round_trips * latency, left_s))
         ahead = AHEAD * latency * min(0.0, self._drift)
         level = min(level, max(self.level + ahead, self._mean_cost))
         if self.refill <= 0:
@@ -153,8 +168,19 @@ class Quota:
             self._next_at = max(now - CATCH_UP_S, self._next_at) + cost / pace
         self.level -= cost
 
-    def explains(self) -> bool:
+    def _is_short(self, latency_s: float | None) -> bool:
+        """Return whether it is full again before much can be heard of it."""
+        latency = latency_s or LATENCY_GUESS_S
+        if self._pairs <= SHORT_AFTER:
+            return False
+        if self.is_window:
+            return self._width_s < CALM * latency
+        return self.limit < SHORT * latency * self.refill
+
+    def explains(self, latency_s: float | None) -> bool:
         """Return whether a refusal may be this quota's: little is left of it, as far as known."""
+        if self._is_short(latency_s):
+            return False
         return self.is_known and self.level < max(EMPTY * self._mean_cost, SHARED_RESERVE * self.limit)
 
     def on_refused(self) -> None:
@@ -165,7 +191,8 @@ class Quota:
     def on_hints(self, now: float, flight: Flight, hints: ServerHints, *, refused: bool = False) -> None:
         """Take the headers of a reply; good replies without them mean that there is no mirror to be had."""
         limit, remaining, reset_s = _figures(self.unit, hints)
-        if limit is None or remaining is None or limit <= 0 or remaining < 0:
+        is_coarse = reset_s is None or max(self._width_s, reset_s) == COARSE_S
+        if limit is None or remaining is None or limit <= 0 or remaining < 0 or is_coarse:
             self._missed += not refused
             if self._missed >= MISSED:
                 self.limit = self.level = math.inf

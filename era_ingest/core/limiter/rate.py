@@ -10,6 +10,18 @@ from era_ingest.core.limiter.bracket import Bounds, Bracket, Stand
 from era_ingest.core.limiter.flight import Flight, Unit, clamp
 from era_ingest.core.limiter.pacer import Pacer
 from era_ingest.core.limiter.probing import GAIN, Probing
+from era_ingest.core.limiter.search import (
+    BEYOND,
+    ENOUGH,
+    FALL,
+    FEW,
+    LEAST_FALL,
+    SLACK,
+    TRY,
+    Search,
+    Step,
+    Verdict,
+)
 from era_ingest.core.limiter.sharing import Sharing
 from era_ingest.core.limiter.spending import Mark
 from era_ingest.core.limiter.units import UnitChooser
@@ -22,33 +34,14 @@ HOLD: Final = 0.99
 """Share of the learned limit to pace at between probes."""
 HEADROOM_S: Final = 0.4
 """Refill that the first proof leaves to the bucket, seconds of the new estimate."""
-FEW: Final = 8
-"""Requests below which an epoch measures nothing."""
-ENOUGH: Final = 40
-"""Requests that make a measurement good to 2.5 %."""
 LONG: Final = 400
 """Requests after which the oldest refusal is forgotten as the anchor of the measurement."""
-BEYOND: Final = 3.0
-"""Requests beyond the model that prove the limit higher."""
-PASSED: Final = 0.9
-"""Share of a tried rate that counts as let in ..."""
-TRY: Final = 12
-"""... after so many requests without a refusal."""
-TRY_CLOSE: Final = 60
-"""Requests without a refusal that end a search whose bounds are close."""
 SOFT: Final = 1.06
 """How much the first proof raises the estimate, which may just have been low; the second begins a climb."""
-TRIES: Final = 5
-"""Refusals after which a search makes do with wider bounds: silences keep them apart."""
 SURPRISE: Final = 2.0
 """Requests' cost that the model may be off without surprise."""
 FALLEN, HIT, DUE = 0.5, 1.0, -0.25
 """Votes for company: a limit that seems to have fallen, a refusal while holding below it, one while probing."""
-SLACK: Final = 0.05
-"""Relative error of the model that is no surprise."""
-FALL: Final = 0.7
-LEAST_FALL: Final = 0.5
-"""What is left, at most and at least, of an estimate that is refused too soon to be measured anew."""
 FIRST_SHARE: Final = 0.9
 """Share of the latest rate that the first refusal leaves."""
 CATCH_UP_S: Final = 0.02
@@ -73,8 +66,8 @@ class Rate:
     Formula. See `Bracket`: what was let in between two refusals bounds the limit from both sides, to one
     request in ``n``.
 
-    States. *Off*: no quota seen. *Search*: the bounds are wide apart; try a rate between them, or the upper
-    one once they are within 30 %, until they are within 5 %. *Hold*: 0.99 of the estimate; a refusal that the
+    States. *Off*: no quota seen. *Search*: the bounds are wide apart; `Search` tries rates between them until
+    they are within 5 %. *Hold*: 0.99 of the estimate; a refusal that the
     model did not expect means that the limit fell: search from x0.7 down; one that it did lowers the estimate
     to what the epoch allows. *Probe*: 25 % above the estimate until a refusal, which may only raise the
     estimate (thus a small bucket that was full for a while cannot drag it down), or until 3 requests more
@@ -98,12 +91,12 @@ class Rate:
         self.latency_s = 0.3
         self.refusal_s = 0.05
         self._books, self._units, self._probing = spending, UnitChooser(), Probing(uniform)
-        self._sharing, self._pacer, self._bracket = Sharing(), Pacer(), Bracket()
+        self._sharing, self._pacer, self._searching = Sharing(), Pacer(), Search()
         self._anchor: Stand | None = None
         self._last: Stand | None = None
         self._known = 0.0
         self._is_measured = False
-        self._proofs, self._tries, self._tried_from = 0, 0, 0.0
+        self._proofs = 0
         self._offset = 0.0
         self._burst = 0.0
         self._first: Epoch | None = None
@@ -132,7 +125,7 @@ class Rate:
     @property
     def is_bounded(self) -> bool:
         """Whether refusals bound the limit from above."""
-        return self.phase is not Phase.OFF and self._bracket.high < math.inf
+        return self.phase is not Phase.OFF and self._searching.bracket.high < math.inf
 
     # ---- the door
 
@@ -202,45 +195,30 @@ class Rate:
 
         Not so fast that many are refused before the first refusal is heard.
         """
-        self.phase, self._bracket = Phase.SEARCH, bracket
-        self._is_measured = False
+        self.phase, self._is_measured = Phase.SEARCH, False
+        self._searching.begin(bracket, self._books.sent.requests)
         self._anchor = self._last = stand
-        self._tries = 0
-        self._try(max(1e-3, min(first, 2 * self._mean / self.refusal_s)))
+        self.estimate = max(1e-3, min(first, 2 * self._mean / self.refusal_s))
         self._pacer.empty(now)
 
     def _look(self, now: float) -> None:
-        """See whether the rate that is tried has passed: by proof, or by so many requests without a refusal."""
+        """See whether the rate that is tried has passed."""
         assert self._anchor is not None
-        mark, bracket = Mark(now, self._books.accepted), self._bracket
-        epoch = mark.since(self._anchor.mark)
-        bracket.passed((epoch.accepted[self.unit] - BEYOND * self._mean) / epoch.span_s)
-        tried = self._books.sent.requests - self._tried_from
-        if bracket.is_narrow:
-            self._measure(now, bracket.low)
-        elif bracket.is_close and tried >= TRY_CLOSE:
-            self._measure(now, max(bracket.low, (1 - SLACK) * self.estimate))
-        elif tried >= TRY and not bracket.is_close:
-            bracket.passed(PASSED * self.estimate)
-            if bracket.high == math.inf:
+        epoch = Mark(now, self._books.accepted).since(self._anchor.mark)
+        sent = self._books.sent.requests
+        verdict = self._searching.passed(epoch, self.unit, self._mean, sent, self.estimate)
+        if verdict is not None:
+            self._follow(now, verdict)
+
+    def _follow(self, now: float, verdict: Verdict) -> None:
+        """Go on as a search says."""
+        match verdict.step:
+            case Step.TRY:
+                self.estimate = verdict.rate
+            case Step.MEASURED:
+                self._measure(now, verdict.rate)
+            case Step.CLIMB:
                 self._begin_climb(now)
-            else:
-                self._try(max(bracket.next_try(), self.estimate))
-
-    def _try(self, rate: float) -> None:
-        """Try a rate from now on."""
-        self.estimate, self._tried_from = rate, self._books.sent.requests
-
-    def _narrow(self, now: float, whole: Bounds, requests: int, rate: float) -> None:
-        """Take a refusal while searching."""
-        self._bracket.refused(whole)
-        self._tries += 1
-        if requests < FEW:
-            self._try(clamp(whole.high, LEAST_FALL * self.estimate, FALL * self.estimate))
-        elif self._bracket.is_narrow or (self._tries > TRIES and requests >= ENOUGH):
-            self._measure(now, max(self._bracket.low, (1 - SLACK) * rate))
-        else:
-            self._try(self._bracket.next_try())
 
     def _measure(self, now: float, estimate: float) -> None:
         """Hold a rate that was measured."""
@@ -342,7 +320,8 @@ class Rate:
         elif self._units.decide():
             self._change_unit(now, stand, anchor)
         elif self.phase is Phase.SEARCH:
-            self._narrow(now, bounds, whole.requests, whole.rate(self.unit))
+            sent = self._books.sent.requests
+            self._follow(now, self._searching.refused(bounds, whole, self.unit, sent, self.estimate))
         elif self.phase is Phase.PROBE or epoch.requests >= FEW:
             self._refine(now, bounds, latest)
             if whole.requests > LONG and epoch.requests >= ENOUGH:

@@ -185,8 +185,9 @@ class Refusals:
                 now, is_first=self._drought.length == 1, retry_after_s=retry_after_s
             )
         except NotAWindowError:
-            limit, length_s = self.window.limit, self.window.length_s
+            counted = (self.window.limit or 1.0) / (self.window.length_s or USUAL_LENGTH_S)
+            mean = Mark(now, self.books.accepted).since(self.books.start()).rate(self.window.unit)
             self.window, self._no_window_until = None, now + DISCREDITED_S
-            self.rate.adopt(now, (limit or 1.0) / (length_s or USUAL_LENGTH_S))
+            self.rate.adopt(now, max(counted, mean))
             return retry_after_s or LATENCY_GUESS_S
         return pause if pause is not None else self._drought.pause(now)

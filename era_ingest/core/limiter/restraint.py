@@ -1,0 +1,82 @@
+"""Restraint: whatever the learners believe, a server that refuses much is asked less."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from era_ingest.core.limiter.flight import Flight
+
+FEW, MANY = 60, 400
+"""Requests over which refusals are judged: the latest, and more of them."""
+ENOUGH: Final = 20
+"""... the latest are at least so many, and more at least half of theirs."""
+OFTEN: Final = 0.4
+STEADY: Final = 0.1
+"""Share of refused requests above which the pace is halved: of the latest, and of more."""
+CONTENT: Final = 0.05
+"""Share of refused requests up to which it is doubled again."""
+LEAST: Final = 1 / 64
+"""Of the learners' pace so much is left at least."""
+LONGEST_S: Final = 30.0
+"""Up to here a silence is lengthened, seconds."""
+
+
+class Restraint:
+    """Halves the pace while a large share of the latest requests is refused: the net under the learners.
+
+    Formula. Of the requests sent since the last change, are more than 40 % of the latest 60 (at least 20)
+    refused, or 10 % of 400 (or 20 in fewer), half the pace is left; up to 5 % of the latest, it doubles again.
+    From the second halving on silences are longer likewise. Requests that were on their way when a refusal
+    was heard count once: they are one refusal.
+
+    State. The share of the learners' pace that is left (1/64 to 1), the latest outcomes.
+
+    Defaults. A learner that is right about its server is refused less than half as often, but for its first
+    minute, and never meets this.
+
+    Weak spot. It knows no cause: it keeps a server from being pestered, and does not serve well.
+    """
+
+    def __init__(self) -> None:
+        self.share, self.has_caught = 1.0, False
+        self._outcomes: deque[bool] = deque(maxlen=MANY)
+        self._changed_at = self._heard_at = self._next_at = 0.0
+
+    def wait(self, now: float, pace: float | None) -> float:
+        """Return seconds until a request may go, at a learners' pace in requests a second; 0 if now."""
+        return 0.0 if self.share == 1.0 or pace is None else max(0.0, self._next_at - now)
+
+    def on_send(self, now: float, pace: float | None) -> None:
+        """Note a request that goes out."""
+        if pace is not None:
+            self._next_at = now + 1 / (self.share * pace)
+
+    def silence_s(self, silence_s: float) -> float:
+        """Return how long to be silent where the learners would for ``silence_s``, in seconds."""
+        return max(silence_s, min(0.5 * silence_s / self.share, LONGEST_S))
+
+    def on_answer(self, now: float, flight: Flight, *, refused: bool) -> None:
+        """Judge the latest requests."""
+        if flight.sent_at < self._changed_at or (refused and flight.sent_at <= self._heard_at):
+            return
+        if refused:
+            self._heard_at = now
+        self._outcomes.append(refused)
+        if not refused and self.share == 1.0:
+            return
+        latest = list(islice(reversed(self._outcomes), FEW))
+        if len(latest) < ENOUGH:
+            return
+        few, many = sum(latest) / len(latest), sum(self._outcomes) / max(MANY // 2, len(self._outcomes))
+        if few > OFTEN or many > STEADY:
+            self.has_caught = True
+            self._change(now, max(LEAST, self.share / 2))
+        elif self.share < 1.0 and few <= CONTENT:
+            self._change(now, 2 * self.share)
+
+    def _change(self, now: float, share: float) -> None:
+        self.share, self._changed_at = share, now
+        self._outcomes.clear()
