@@ -210,12 +210,33 @@ def test_a_server_that_changed_between_the_arms_is_followed_at_once() -> None:
     assert step.level < 0.35 * level
 
 
-def test_the_least_level_only_queues_at_a_lone_worker() -> None:
-    """Two workers with a little travel use three requests in flight; in doubt there is room."""
-    lone = finding(2, 2.0), finding(3, 3.0)
-    assert Seat.only_queues(*lone)
-    assert not Seat.only_queues(finding(2, 1.05), finding(3, 1.5))
-    assert not Seat.only_queues(finding(2, 1.1, spread=0.6, size=10), finding(3, 1.5, spread=0.6, size=14))
+def test_two_in_flight_beside_one_tell_a_lone_worker_from_two() -> None:
+    """Twice as slow, or as fast: the least level needs no look at three."""
+    lone = Seat().learn(SEAT, finding(1, 1.0), finding(2, 2.0))
+    assert not lone.is_flat
+    assert lone.level <= SEAT
+    assert Seat().learn(SEAT, finding(1, 1.0), finding(2, 1.04)).is_flat
+
+
+def test_two_workers_are_told_from_one_and_three_by_an_arm_that_leaves_one_idle() -> None:
+    """Three in flight beside one."""
+    step = Seat().learn(2 * SEAT, finding(1, 1.04), finding(3, 1.5))
+    assert not step.is_flat
+    assert round(step.level / SEAT) == 2
+    assert round(Seat().learn(2 * SEAT, finding(1, 1.04), finding(3, 3.0)).level / SEAT) == 1
+    assert Seat().learn(2 * SEAT, finding(1, 1.04), finding(3, 1.04)).is_flat
+
+
+def test_one_comparison_that_only_queues_does_not_throw_a_settled_seat_to_the_knee() -> None:
+    """Noise looked like that, and the seat was then held where no latency could fall; a second one is believed."""
+    seat, level = Seat(), SEAT * 30
+    for _ in range(5):
+        seat.learn(level, pool(LOW * level, spread=0.1), pool(HIGH * level, spread=0.1))
+    queues = finding(LOW * level, 0.9, spread=0.1), finding(HIGH * level, 1.32, spread=0.1)
+    once = seat.learn(level, *queues)
+    assert 0.9 < once.level / level < 1
+    assert not once.is_final
+    assert seat.learn(once.level, *queues).level / once.level < once.level / level
 
 
 @pytest.mark.parametrize("factor", [0.85, 1.3, 4.0])
@@ -227,6 +248,20 @@ def test_a_change_is_noticed_within_four_arms(factor: float) -> None:
     changes = [watch.change(finding(30, factor, spread=0.2)) for _ in range(4)]
     noticed = next(change for change in changes if change is not None)
     assert noticed == pytest.approx(math.log(factor), abs=0.1)
+
+
+def test_a_change_on_its_way_is_as_large_as_the_last_arm_says() -> None:
+    """The first arm held requests from before it."""
+    watch = Watch(1.0)
+    changes = [watch.change(finding(30, latency_s)) for latency_s in (1.5, 4.0)]
+    assert changes[-1] == pytest.approx(math.log(4.0))
+
+
+def test_a_small_arm_of_noisy_latencies_does_not_end_a_ramp() -> None:
+    """Five requests on a wide server with stragglers, 1.7 times as slow as the opening seemed: go on."""
+    assert Ramp(finding(2.2, 0.46, spread=0.3, size=4), 2.0).next_factor(
+        finding(6.3, 0.78, spread=0.3, size=5)
+    )
 
 
 def test_noise_is_no_change() -> None:

@@ -7,6 +7,9 @@ from random import Random
 
 import pytest
 
+from era_ingest.bench.simulation.client import Machine
+from era_ingest.bench.simulation.scenario import Outcome, Scenario, run_scenario
+from era_ingest.bench.simulation.servers import Server, Service, Workers
 from era_ingest.core.limiter.adaptive import AdaptiveLimiter
 from era_ingest.core.limiter.aimd import Aimd
 from era_ingest.core.limiter.contract import FailureKind, Limiter, ServerHints
@@ -176,3 +179,50 @@ def test_a_false_start_at_the_least_level_is_corrected() -> None:
     loop = Loop(adaptive(), lambda _now, _load: served_in(next(early, 0.1)))
     loop.run(60.0)
     assert loop.most_in_flight > 50
+
+
+def run_workers(*counts: int, service: Service, each_s: float, seed: int) -> Outcome:
+    """Run the controller against so many workers, each number for ``each_s`` seconds."""
+    steps = tuple((index * each_s, count) for index, count in enumerate(counts))
+    scenario = Scenario(
+        "workers",
+        lambda rng: Server(Workers(steps, service, rng)),
+        service,
+        machine=Machine(trip_s=0.04 * service.mean_s),
+        duration_s=each_s * len(counts),
+        changes=tuple(since for since, _ in steps[1:]),
+    )
+    return run_scenario(scenario, lambda rng: AdaptiveLimiter(uniform=rng.random), seed)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+@pytest.mark.parametrize("spread", [0.05, 0.2])
+def test_a_few_workers_are_all_busy_and_little_waits(workers: int, spread: float) -> None:
+    """One more in flight than workers; the two workers were taken for one, and held at two."""
+    outcome = run_workers(workers, service=Service(0.005, spread), each_s=30.0, seed=1018)
+    assert outcome.goodput >= 0.985
+    assert outcome.p95 <= 2
+
+
+def test_a_lone_worker_is_never_sent_a_third_request_once_it_is_known() -> None:
+    """Comparisons look down, to one in flight: a third would only wait."""
+    free_at, loads = 0.0, []
+
+    def serve(now: float, load: int) -> tuple[float, FailureKind | None, ServerHints]:
+        nonlocal free_at
+        loads.append((now, load))
+        free_at = max(now, free_at) + 0.4
+        return served_in(free_at - now)
+
+    Loop(adaptive(), serve).run(200.0)
+    assert max(load for at, load in loads if at > 5) == 2
+    assert min(load for at, load in loads if at > 5) == 1
+
+
+@pytest.mark.parametrize("seed", [1004, 1014, 1016])
+def test_workers_that_become_a_quarter_are_not_left_with_a_queue(seed: int) -> None:
+    """Twice as many and then a quarter: the level follows within one cut or two, not in steps of a fifth."""
+    outcome = run_workers(40, 80, 20, service=Service(0.3, 0.1), each_s=60.0, seed=seed)
+    assert outcome.p95 <= 1.5
+    assert outcome.recovery_s <= 5
+    assert outcome.goodput >= 0.97

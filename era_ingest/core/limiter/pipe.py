@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from era_ingest.core.limiter import seat as seating
-from era_ingest.core.limiter.arm import CLIP_FACTOR, Arm, Finding
+from era_ingest.core.limiter.arm import CLIP_FACTOR, MIN_RISE, Arm, Finding
 from era_ingest.core.limiter.flight import LATENCY_GUESS_S, Flight, clamp
 from era_ingest.core.limiter.glide import Glide
 from era_ingest.core.limiter.opening import Opening
@@ -42,16 +42,33 @@ SELDOM: Final = 4
 """Comparisons in a row that change nothing double the hold up to so many times."""
 NOTHING_NEW: Final = 0.06
 """Steps of a comparison that together change ln(level) by less changed nothing."""
+QUEUED: Final = 0.5
+"""Elasticity between a jump and the low arm after the cut above which the server queues as before: fewer workers, not
+slower ones, so the latency that was normal still is."""
 JUMP: Final = 0.22
 """Rise of ln(latency) that calls for a cut before the next comparison."""
-CUT_MOST: Final = 0.4
+CUT_MOST: Final = 0.25
 """A single cut leaves at least this share of the level."""
 WANTED_ERROR: Final = 0.05
 FINEST_ERROR: Final = 0.02
 """Standard error of ln(latency) that an arm of a comparison is to reach, and beyond which it need not go..."""
+WANTED_REQUESTS: Final = 0.2
+"""... which at a level of a few requests need not be finer than this share of one..."""
 SHARE_OF_HOLD: Final = 0.03
 """... within this share of the time that the level is then held."""
 MOST_OF_AN_ARM: Final = 400
+LOST: Final = 0.005
+"""Share of the throughput that low arms may cost: the hold is long enough for that..."""
+LEAST_LOW: Final = 6.0
+"""... and the arms, from so many requests on, so short that the longest hold is."""
+CRUISE_ARM_S: Final = 0.25
+"""An arm of the cruise takes at least so long, seconds: one in a thousand raises a false alarm, and at 5 ms there
+would be thousands a minute."""
+RAMP_ERROR: Final = 0.3
+"""Standard error of the elasticity that an arm of a ramp is to reach, if the level's requests suffice."""
+BELOW: Final = 2
+"""Requests in flight that a low arm is below the level at least: the level of a few workers is one more than they are,
+and a low arm that leaves none idle could not tell them from one less."""
 
 
 class Bounds(NamedTuple):
@@ -82,15 +99,17 @@ class Pipe:
     States, each with its own part that can be read alone:
     *Opening* (``Opening``): a handful of requests tell a lone worker from all other servers.
     *Ramp* (``Ramp``): the level is multiplied until latency follows; that gives the knee.
-    *Low, high* (``Seat``): two levels around the present one are compared, and the level is moved to 1.15 knees.
+    *Low, high* (``Seat``): two levels around the present one are compared, and the level is moved to 1.15 knees, or
+    one more than the knee if that is more.
     *Cruise* (``Watch``): the level is held until latency changes or the hold is over; then it is compared
     again. When latency jumps the level is cut by as much first; when it falls, the level ramps.
     New levels are approached by a ``Glide``.
 
     Defaults. Start 4, at least 2, at most 512 in flight. ``ceiling`` is a further bound, set by others.
 
-    Weak spots. A level below 6 has coarse steps. A comparison costs the low arm's throughput (about 5 % of a
-    few round trips). Latency that follows something other than the load (batches of very different size,
+    Weak spots. A comparison costs the low arm's throughput: about 5 % of a few round trips at many workers, half of
+    them at two. The hold after it is so long that this is half a percent of all, but a server of two workers that
+    take seconds first costs more. Latency that follows something other than the load (batches of very different size,
     other people's traffic) is noise to it, which it answers with longer arms.
 
     Args:
@@ -109,7 +128,8 @@ class Pipe:
         self._glide = Glide()
         self._spread = 0.3
         self._ramp: Ramp | None = None
-        self._at_ramp = AT_RAMP
+        self._at_ramp, self._rise = AT_RAMP, 1.0
+        self._jumped: Finding | None = None
         self._seat = Seat()
         self._low: Finding | None = None
         self._watch = Watch()
@@ -117,6 +137,7 @@ class Pipe:
         self._compared_from = self.target
         self._cruise_until = self._settled_at = 0.0
         self._compared_since = self._comparison_s = 0.0
+        self._low_s = self._lost_s = 0.0
         self._arm = Arm(8, 1, math.inf)
         self._full: deque[Arm] = deque()
 
@@ -135,12 +156,22 @@ class Pipe:
         return self._glide.level(now, self._goal())
 
     def _goal(self) -> int:
-        level = max(round(self.target), math.ceil(self.target / seating.SEAT))
+        level = self._level
         if self.mode is Mode.LOW:
-            level = max(self.bounds.least, min(level - 1, round(seating.LOW * self.target)))
+            level = max(self.bounds.least - 1, min(level - BELOW, round(seating.LOW * self.target)))
         elif self.mode is Mode.HIGH:
-            level = max(level + 1, round(seating.HIGH * self.target))
+            level = max(level, round(seating.HIGH * self.target))
         return max(1, int(min(level, self._top)))
+
+    @property
+    def _level(self) -> int:
+        """Requests in flight at the target: above the knee, and one more than the knee at least."""
+        return max(round(self.target), round(self.target / seating.SEAT) + 1)
+
+    @property
+    def _floor(self) -> float:
+        """The target of the least level."""
+        return seating.SEAT * max(1, self.bounds.least - 1)
 
     @property
     def _top(self) -> float:
@@ -193,7 +224,7 @@ class Pipe:
 
     def resume(self, now: float, level: float) -> None:
         """Return to a level that was right before, and look at latency anew."""
-        self.target = clamp(level, self.bounds.least, self._top)
+        self.target = clamp(level, self._floor, self._top)
         over_s = clamp(self.latency_s or LATENCY_GUESS_S, GLIDE_LEAST_S, GLIDE_MOST_S)
         self.glide(now, max(1.0, RESUME_FROM * self.target), over_s)
         self._cruise(now, None)
@@ -236,25 +267,32 @@ class Pipe:
         latency_s = self.latency_s or LATENCY_GUESS_S
         self._full.clear()
         if self.mode is Mode.RAMP:
-            size = max((1 - self._at_ramp) * self._goal(), 4.0, 60 * self._spread**2)
             floor = self._at_ramp * self._goal()
+            needed = (CLIP_FACTOR * self._spread / (RAMP_ERROR * self._rise)) ** 2
+            size = max(self._goal() - floor, 4.0, 60 * self._spread**2, min(needed, self._goal()))
             self._arm = Arm(size, floor, max(1.0, 1.5 * latency_s), hurried=True)
         elif self.mode is Mode.CRUISE:
             self._arm = self._cruise_arm()
         else:
+            wanted_error = max(WANTED_ERROR, WANTED_REQUESTS / self.target)
             needed, most = (
-                (CLIP_FACTOR * self._spread / error) ** 2 for error in (WANTED_ERROR, FINEST_ERROR)
+                (CLIP_FACTOR * self._spread / error) ** 2 for error in (wanted_error, FINEST_ERROR)
             )
-            in_time = SHARE_OF_HOLD * self._hold_s() * self._goal() / latency_s
-            size = min(MOST_OF_AN_ARM, clamp(in_time, needed, most))
-            self._arm = Arm(max(12.0, size, self.target), AT_LEVEL * self._goal(), max(3.0, 6 * latency_s))
+            in_hold = self._hold_s() * self._goal() / latency_s
+            size = min(MOST_OF_AN_ARM, clamp(SHARE_OF_HOLD * in_hold, needed, most))
+            size = max(12.0, size, self.target)
+            if self.mode is Mode.LOW:
+                lost = max(LOST, 1 - self._goal() * seating.SEAT / self.target)
+                size = min(size, max(LEAST_LOW, SELDOM * LOST / lost * in_hold))
+            self._arm = Arm(size, AT_LEVEL * self._goal(), max(3.0, 6 * latency_s))
 
     def _cruise_arm(self) -> Arm:
-        return Arm(max(12.0, self.target), AT_LEVEL * self._goal(), math.inf)
+        in_time = CRUISE_ARM_S * self._goal() / (self.latency_s or LATENCY_GUESS_S)
+        return Arm(max(12.0, self.target, in_time), AT_LEVEL * self._goal(), math.inf)
 
     def _end_opening(self, now: float) -> None:
         if self._opening.is_lone():
-            self.target = float(self.bounds.least)
+            self.target = self._floor
             self._compare(now)
         else:
             self._ramp_from(now, self._opening.finding(), BIG if self._opening.has_room() else MIDDLE)
@@ -268,9 +306,10 @@ class Pipe:
 
     def _ramp_to(self, now: float, target: float) -> None:
         start, self.mode = self.target, Mode.RAMP
-        self.target = clamp(target, self.bounds.least, self._top)
+        self.target = clamp(target, self._floor, self._top)
         self.glide(now, start, clamp(self.latency_s or LATENCY_GUESS_S, GLIDE_LEAST_S, GLIDE_MOST_S))
         self._at_ramp = clamp(BEYOND * start / self.target, AT_RAMP, MOST_AT_RAMP)
+        self._rise = max(MIN_RISE, math.log(self.target / start * (1 + self._at_ramp) / 2))
         self._next_arm()
 
     def _on_ramp(self, now: float, found: Finding) -> None:
@@ -280,7 +319,7 @@ class Pipe:
         else:
             factor = self._ramp.next_factor(found)
         if factor is None:
-            self.target = clamp(seating.SEAT * self._ramp.knee(found), self.bounds.least, self._top)
+            self.target = clamp(seating.SEAT * self._ramp.knee(found), self._floor, self._top)
             self._compare(now)
         elif self.target >= self._top:
             self._cruise(now, found.latency_s)
@@ -291,7 +330,7 @@ class Pipe:
 
     def _compare(self, now: float) -> None:
         """Begin comparisons around the level; at the least one, of that with one more."""
-        self._compared_from = self.target
+        self._compared_from, self._lost_s = self.target, 0.0
         self._compare_again(now)
 
     def _compare_again(self, now: float) -> None:
@@ -301,39 +340,45 @@ class Pipe:
 
     def _on_low(self, now: float, found: Finding) -> None:
         """Go on to the high arm, unless even the low one is far slower than the level was before."""
-        base_s = self._watch.base_s
-        if base_s is not None and found.latency_s > math.exp(JUMP) * base_s:
-            self._cut(found.latency_s / base_s)
-            self._watch = Watch(found.latency_s)
+        normal_s = self._normal_s(found)
+        if normal_s is not None and found.latency_s > math.exp(JUMP) * normal_s:
+            self._cut(found.latency_s / normal_s)
+            self._jumped = found
             self._compare(now)
             return
-        self._low, self.mode = found, Mode.HIGH
+        self._low, self._low_s, self.mode = found, now - self._compared_since, Mode.HIGH
         self._next_arm()
+
+    def _normal_s(self, found: Finding) -> float | None:
+        """Return what a low arm's latency should be, seconds; None: no latency is normal any more."""
+        base_s = self._watch.base_s
+        if base_s is None or self._jumped is None:
+            return base_s
+        elasticity = self._jumped.elasticity_since(found)
+        return base_s / seating.SEAT if elasticity is not None and elasticity > QUEUED else None
 
     def _on_high(self, now: float, found: Finding) -> None:
         assert self._low is not None
         self._comparison_s = now - self._compared_since
         low = self._low
-        if self.target <= self.bounds.least and self._seat.only_queues(low, found):
-            self._confirmed += 1
-            self._cruise(now, low.latency_s)
-            return
+        self._jumped = None
+        self._lost_s += self._low_s * max(0.0, 1 - low.per_s / found.per_s)
         step = self._seat.learn(self.target, low, found)
         if step.is_flat and self.target < self._top:
             self._ramp_from(now, found, SMALL)
             return
-        self.target = clamp(step.level, self.bounds.least, self._top)
-        if step.is_final or self.target >= self._top:
+        self.target = clamp(step.level, self._floor, self._top)
+        if step.is_final or not self._floor < self.target < self._top:
             same = abs(math.log(self.target / self._compared_from)) < NOTHING_NEW
             self._confirmed = self._confirmed + 1 if same else 0
-            self._cruise(now, found.latency_at(self.target, low))
+            self._cruise(now, found.latency_at(self._level, low))
         else:
-            self._watch = Watch()
+            self._watch = Watch(found.latency_at(self._level, low))
             self._compare_again(now)
 
     def _cut(self, slower: float) -> None:
         """Lower the level for a server that became ``slower`` times as slow."""
-        self.target = max(self.bounds.least, self.target * max(CUT_MOST, 1 / slower))
+        self.target = max(self._floor, self.target * max(CUT_MOST, 1 / slower))
 
     # ---- cruise
 
@@ -346,7 +391,7 @@ class Pipe:
     def _hold_s(self) -> float:
         """Return how long a level is held, seconds."""
         usual_s = HOLD_LATENCIES * (self.latency_s or LATENCY_GUESS_S)
-        return max(HOLD_LEAST_S, usual_s, HOLD_COMPARISONS * self._comparison_s)
+        return max(HOLD_LEAST_S, usual_s, HOLD_COMPARISONS * self._comparison_s, self._lost_s / LOST)
 
     def _on_cruise(self, now: float, found: Finding) -> None:
         self._full.popleft()
@@ -365,5 +410,5 @@ class Pipe:
         self._seat.doubt(seating.UNKNOWN if change > JUMP else seating.DOUBTFUL)
         if change > JUMP:
             self._cut(math.exp(change))
-        self._watch = Watch()
+            self._jumped = found
         self._compare(now)

@@ -19,7 +19,8 @@ STEEP: Final = 0.85
 STEEP_NOISY: Final = 0.6
 """... at least, where the measurement is noisy."""
 MUCH_SLOWER: Final = 1.5
-"""A single step that makes the server so many times slower was too long, whatever its elasticity."""
+"""A single step that makes the server so many times slower was too long, whatever its elasticity, unless noise
+could do that: three standard errors."""
 GAINFUL: Final = 0.8
 GAINFUL_LEAP: Final = 0.65
 """Elasticity below which a small step, or a longer one, raised throughput enough to say that it began below the
@@ -35,7 +36,7 @@ class Ramp:
 
     Formula. Between two arms at rising loads ``e = d ln(latency) / d ln(load)``. With half its error added to
     ``e`` the next step is x4 while ``e < 0.2``, x2 while ``e < 0.45``, else x1.5. The ramp is over at
-    ``e > 0.85`` (0.6 where noise could hide that) or when one step makes the server 1.5 times as slow. Then
+    ``e > 0.85`` (0.6 where noise could hide that) or when one step surely makes the server 1.5 times as slow. Then
     the throughput ``load / latency`` has come to its end, and the knee is where the latency of the last arm
     from below that end would give it: ``throughput x latency below``. Exact for a pool of workers; for a GPU
     that batches, whose latency rises smoothly, it is close because the last steps are small.
@@ -64,7 +65,7 @@ class Ramp:
         if elasticity < (GAINFUL if self._factor <= SMALL else GAINFUL_LEAP):
             self._below = self._before
         steep = clamp(STEEP - error, STEEP_NOISY, STEEP)
-        leap = max(math.log(MUCH_SLOWER), 2 * error * math.log(found.load / self._before.load))
+        leap = max(math.log(MUCH_SLOWER), 3 * error * math.log(found.load / self._before.load))
         if elasticity > steep or slower > leap:
             return None
         self._before = found

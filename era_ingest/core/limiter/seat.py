@@ -15,8 +15,8 @@ SEAT: Final = 1.15
 LOW: Final = 0.82
 HIGH: Final = 1.136
 """Levels of the two arms, in levels: 0.94 and 1.31 knees."""
-FLAT: Final = 0.35
-"""Elasticity, a standard error added, below which the level is far too low: ramp."""
+FLAT: Final = 0.12
+"""Rise of ln(latency) between the arms, a standard error added, below which the level is far too low: ramp."""
 STEEP: Final = 0.93
 """Elasticity above which, less a standard error, both arms only queue: the knee is below them."""
 IMPOSSIBLE: Final = 1.5
@@ -31,10 +31,8 @@ BOOST: Final = 4.0
 """Steps up in a row double up to so much..."""
 PERSISTS: Final = 0.6
 """... while what is wanted does not shrink below this share of what was."""
-QUEUES: Final = 0.95
-"""Elasticity from which the least level and one more only queue, less one standard error."""
-UNSURE: Final = 0.3
-"""... unless that is as much as this: in doubt it is better to look higher."""
+UNSURE: Final = 0.1
+"""... of at most so much: in doubt it is better to look higher."""
 UNKNOWN: Final = 0.3
 DOUBTFUL: Final = 0.15
 AGED: Final = 0.05
@@ -71,6 +69,10 @@ class Seat:
     State. ``P``; what the last comparison said; the way of the last step and the boost that repeated steps one
     way have earned, until a step is final.
 
+    Where both arms only queue, the comparison says no more than that the knee is below the low arm: the level goes
+    there, but at first by no more than what is known of the knee leaves open (noise makes a good seat look like that,
+    and a seat at the knee has no latency that could fall when workers are added).
+
     Weak spot. Noise that is no noise, such as the beat of a GPU's batches, is averaged like any other.
     """
 
@@ -83,12 +85,6 @@ class Seat:
         self._variance = max(self._variance, deviation**2)
         self._way, self._boost, self._wanted = 0, 1.0, 0.0
 
-    @staticmethod
-    def only_queues(low: Finding, high: Finding) -> bool:
-        """Return whether the server had no use for the high arm, as far as can be told."""
-        elasticity, error = high.elasticity_since(low), high.error_since(low)
-        return elasticity is not None and elasticity > QUEUES - (error if error < UNSURE else 0.0)
-
     def learn(self, level: float, low: Finding, high: Finding) -> Step:
         """Return the next level after a comparison of a low and a high arm around ``level``."""
         elasticity = high.elasticity_since(low)
@@ -97,7 +93,8 @@ class Seat:
         error = high.latency_error_since(low)
         wanted = math.log(SEAT * high.load * low.latency_s / (high.latency_s * level))
         if elasticity - high.error_since(low) > STEEP:
-            wanted = min(wanted, math.log(LOW))
+            known = math.inf if self._way < 0 else math.sqrt(self._variance)
+            wanted = min(wanted, max(math.log(LOW), -known))
         persists = wanted / self._wanted > PERSISTS if self._way else False
         turned = wanted * self._way < 0
         step = self._weigh(wanted, error, surely=elasticity > IMPOSSIBLE)
@@ -107,7 +104,7 @@ class Seat:
         step = clamp(step * self._boost, -MOST_DOWN, MOST_UP)
         if final:
             self._way, self._boost = 0, 1.0
-        flat = elasticity + min(high.error_since(low), UNSURE) < FLAT
+        flat = math.log(high.latency_s / low.latency_s) + min(error, UNSURE) < FLAT
         return Step(level * math.exp(step), is_flat=flat, is_final=final)
 
     def _weigh(self, wanted: float, error: float, *, surely: bool) -> float:

@@ -22,6 +22,8 @@ MOST_SURPRISE: Final = 4.0
 """What a single arm may add at most: two must agree."""
 PREDICTED: Final = 3
 """Arms that a base is worth which was predicted from a comparison."""
+MOVING: Final = 0.22
+"""Two arms that differ by more in ln(latency) are on their way: the second says better where to than both do."""
 QUIET: Final = 2.0
 """The base is only updated while both sums are below this."""
 
@@ -77,7 +79,7 @@ class Watch:
         self._down = max(0.0, self._down - surprise - SLACK)
         last, self._last = self._last, value
         if max(self._up, self._down) > ALARM:
-            return 0.5 * (last + value) - self._base
+            return (value if abs(value - last) > MOVING else 0.5 * (last + value)) - self._base
         excess = min(MOST_SURPRISE * error, abs(value - self._base)) / CLIP_FACTOR
         self._seen += 1
         self._scatter += (found.size * excess**2 - self._scatter) / min(self._seen, MEMORY)
