@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,12 @@ def daemon() -> Iterator[dg.DagsterInstance]:
     with (
         open_instance(settings) as instance,
         subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         ) as program,
     ):
         try:
@@ -63,6 +69,8 @@ def daemon() -> Iterator[dg.DagsterInstance]:
         finally:
             program.terminate()
             program.wait(60)
+            with suppress(ProcessLookupError):  # its code server waits for runs that it started itself
+                os.killpg(program.pid, signal.SIGKILL)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
