@@ -16,8 +16,8 @@ from era_ingest.pipelines.report import BookStatus, Stage
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from era_ingest.orchestration.work import BookWork
     from era_ingest.pipelines.report import BookReport, IngestReport, Progress
+    from era_ingest.pipelines.work import BookWork
 
 GOOD = frozenset({BookStatus.LOADED, BookStatus.UNCHANGED})
 PAUSE_S = 20.0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from era_ingest.core.audit import Finding
-    from era_ingest.orchestration.work import Era, Loaded
+    from era_ingest.pipelines.work import Era, Loaded
 
 CheckEvent: TypeAlias = dg.Output[None] | dg.AssetCheckEvaluation
 

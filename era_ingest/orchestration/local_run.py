@@ -15,14 +15,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
-from era_ingest.orchestration.loading import audit_loaded, load_found
-from era_ingest.orchestration.work import BookWork, Loaded
 from era_ingest.pipelines.indexes import DomainIndexReport, refresh_domain_indexes
 from era_ingest.pipelines.landing import Arrivals, resolve_paths
+from era_ingest.pipelines.loading import audit_loaded, load_found
 from era_ingest.pipelines.ministers import MinistersReport, build_ministers
 from era_ingest.pipelines.outcome import IngestOutcome
 from era_ingest.pipelines.report import BookStatus
 from era_ingest.pipelines.services import open_services
+from era_ingest.pipelines.work import BookWork, Loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

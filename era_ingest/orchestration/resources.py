@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from era_ingest.orchestration.loading import audit_ministers, load_books
 from era_ingest.pipelines.indexes import DomainIndexReport, refresh_domain_indexes
+from era_ingest.pipelines.loading import audit_ministers, load_books
 from era_ingest.pipelines.ministers import MinistersReport, build_ministers
 from era_ingest.pipelines.services import Services, open_services
 from era_ingest.settings import Settings, load_settings
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from era_ingest.core.audit import Finding
-    from era_ingest.orchestration.work import BookWork, Loaded
     from era_ingest.pipelines.report import Progress
+    from era_ingest.pipelines.work import BookWork, Loaded
 
 
 class EraResource(dg.ConfigurableResource[Any]):

@@ -8,12 +8,12 @@ import dagster as dg
 
 from era_ingest.clients.factory import build_embedder
 from era_ingest.orchestration.jobs import books_config, ingest_job
-from era_ingest.orchestration.loading import find_books
 from era_ingest.orchestration.partitions import BOOKS, build_target, register
 from era_ingest.orchestration.resources import EraResource
-from era_ingest.orchestration.work import BookWork
+from era_ingest.pipelines.loading import find_books
 from era_ingest.pipelines.planning import plan_books
 from era_ingest.pipelines.report import IngestRequest
+from era_ingest.pipelines.work import BookWork
 
 
 @dg.schedule(

@@ -11,9 +11,9 @@ import dagster as dg
 from era_ingest.errors import TransientError
 from era_ingest.orchestration.asking import Asked, decide, digest_of, last_run, tags_for
 from era_ingest.orchestration.jobs import books_config, domains_config, ingest_job, ministers_job
-from era_ingest.orchestration.landing import Landing, look, root_of
 from era_ingest.orchestration.partitions import BOOKS, DOMAINS, PARTITION_TAG, build_target
 from era_ingest.orchestration.resources import EraResource
+from era_ingest.pipelines.arrivals import Landing, look, root_of
 from era_ingest.pipelines.ministers import stale_ministers
 from era_ingest.store.domains import stale_domains
 from era_ingest.store.views import existing_views

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from era_ingest.orchestration.instance import open_instance
-from era_ingest.orchestration.work import BookWork, Loaded
 from era_ingest.pipelines.ministers import MinistersReport
 from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, Progress
+from era_ingest.pipelines.work import BookWork, Loaded
 from era_ingest.settings import load_settings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from era_ingest.orchestration.resources import EraResource
-from era_ingest.orchestration.work import BookWork
+from era_ingest.pipelines.work import BookWork
 from era_ingest_tests.faults.kit import FACTOR, SEED, Installation, Library, write_book
 
 if TYPE_CHECKING:

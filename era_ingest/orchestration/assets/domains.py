@@ -13,9 +13,9 @@ from era_ingest.orchestration.checks import MINISTER_CHECKS, CheckEvent, evaluat
 from era_ingest.orchestration.metadata import markdown_table
 from era_ingest.orchestration.partitions import DOMAINS, keys_of, register
 from era_ingest.orchestration.recording import Made, fail, has_dependents, record, yield_outputs
-from era_ingest.orchestration.work import Era
 from era_ingest.pipelines.indexes import DomainIndexReport
 from era_ingest.pipelines.ministers import MinistersReport
+from era_ingest.pipelines.work import Era
 
 GROUP = "domains"
 _UPSTREAM = dg.AssetDep("vector_tables", partition_mapping=dg.AllPartitionMapping())

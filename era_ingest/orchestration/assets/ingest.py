@@ -25,8 +25,8 @@ from era_ingest.orchestration.recording import (
     record_quarantine,
     yield_outputs,
 )
-from era_ingest.orchestration.work import BookWork, Era, Loaded
 from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, Stage
+from era_ingest.pipelines.work import BookWork, Era, Loaded
 
 GROUP = "corpus"
 OWNERS = ["team:corpus"]

@@ -8,11 +8,11 @@ import dagster as dg
 from era_ingest.errors import EraError
 from era_ingest.orchestration import schemas
 from era_ingest.orchestration.assets.ingest import GROUP, OWNERS
-from era_ingest.orchestration.landing import Landing, look
 from era_ingest.orchestration.metadata import defects_table, markdown_table
 from era_ingest.orchestration.partitions import BOOKS, register
 from era_ingest.orchestration.recording import fail
 from era_ingest.orchestration.resources import EraResource
+from era_ingest.pipelines.arrivals import Landing, look
 
 QUARANTINE = dg.AssetSpec(
     "quarantine",

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from era_ingest.orchestration.landing import look, root_of, settle
-from era_ingest.orchestration.work import BookWork, Loaded
+from era_ingest.pipelines.arrivals import look, root_of, settle
 from era_ingest.pipelines.ingest import ingest_books
 from era_ingest.pipelines.landing import sources_for
 from era_ingest.pipelines.report import BookStatus, IngestReport, IngestRequest, Stage
 from era_ingest.pipelines.retrying import patient
+from era_ingest.pipelines.work import BookWork, Loaded
 from era_ingest.store import sources as source_rows
 from era_ingest.store.audit import audit
 from era_ingest.store.audit_files import check_ministers

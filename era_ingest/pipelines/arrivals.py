@@ -1,4 +1,4 @@
-"""The landing folder as sensors, the catalogue asset and ``everything`` runs see it.
+"""What arrived in the landing folder, as sensors, the catalogue asset and ``everything`` runs see it.
 
 The catalogue in the database remembers what was seen, since when, and which files a run has dealt with. A run says
 so when it is over, not when it is asked for: what a failed or lost run did not come to is due again by itself.
