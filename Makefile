@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export ERA_HOME ?= $(CURDIR)/.era
 
-.PHONY: help demo test test-long torture lint format models browser clean
+.PHONY: help demo test test-long torture lint format models browser monitor clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made here
@@ -35,10 +35,13 @@ demo: $(VENV)/.base models  ## ingest the shipped samples with the local model, 
 browser:
 	@sh tools/ensure_browser.sh $(BIN)/python
 
-test: $(VENV)/.dev models browser  ## the whole test suite (short forms)
+monitor:
+	@sh tools/ensure_prometheus.sh $(VENV)/prometheus
+
+test: $(VENV)/.dev models browser monitor  ## the whole test suite (short forms)
 	$(BIN)/python -m pytest -m "not slow"
 
-test-long: $(VENV)/.dev models browser  ## the long forms too (hours)
+test-long: $(VENV)/.dev models browser monitor  ## the long forms too (hours)
 	$(BIN)/python -m pytest
 
 torture: $(VENV)/.dev  ## the long forms of the fault tests (hours; ERA_TORTURE_COUNT, ERA_TORTURE_SEED)

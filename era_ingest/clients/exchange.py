@@ -188,6 +188,7 @@ class Exchange:
             return self._note_success(batch, admission, reply)
         except ConfigurationError:
             settled = True
+            self._stats.count_failure(FailureKind.REJECTED)
             self._turnstile.fail(admission, FailureKind.REJECTED)
             self._settle(admission, 0.0)
             raise
@@ -198,12 +199,14 @@ class Exchange:
             return error
         finally:
             if not settled:
+                self._stats.cancelled += 1
                 self.withdraw(admission, batch.tokens)
 
     def _note_success(self, batch: Batch[TextItem], admission: Admission, reply: Reply) -> Answer:
         cost = None if reply.tokens is None else float(reply.tokens)
         latency_s = self._turnstile.succeed(admission, reply.hints, cost)
         self._settle(admission, batch.tokens, cost)
+        self._stats.latency.add(latency_s)
         sent_s = admission.sent_at - self._started
         self._stats.samples.add(LatencySample(sent_s, latency_s, admission.in_flight, admission.limit))
         if reply.tokens is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from era_ingest.core.limiter import FailureKind
 
 MAX_SAMPLES = 2000
+LATENCY_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds of the latency histogram's buckets, seconds; one more has no bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,24 @@ class Samples:
 
 
 @dataclass(slots=True)
+class LatencyHistogram:
+    """How long good requests took.
+
+    Attributes:
+        counts: Requests by bucket of ``LATENCY_BOUNDS_S``, the one without a bound last; each in one of them.
+        sum_s: Their latencies together, seconds.
+    """
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_S) + 1))
+    sum_s: float = 0.0
+
+    def add(self, latency_s: float) -> None:
+        """Take one in."""
+        self.counts[bisect_left(LATENCY_BOUNDS_S, latency_s)] += 1
+        self.sum_s += latency_s
+
+
+@dataclass(slots=True)
 class EmbeddingStats:
     """Counts of one run; readable while it runs.
 
@@ -69,6 +90,8 @@ class EmbeddingStats:
         tokens: Tokens of committed texts, as the server counted them; estimated where it did not.
         commits: Calls of ``commit``; requests that finish together are committed together.
         failures: Failed requests by kind.
+        cancelled: Requests that were given up, so that their outcome is not known.
+        latency: Of good requests.
         samples: Good requests over time.
     """
 
@@ -80,6 +103,8 @@ class EmbeddingStats:
     tokens: int = 0
     commits: int = 0
     failures: dict[FailureKind, int] = field(default_factory=dict)
+    cancelled: int = 0
+    latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     samples: Samples = field(default_factory=Samples)
 
     def count_failure(self, kind: FailureKind) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 INGEST_JOB = "ingest"
 MINISTERS_JOB = "ministers"
+LANDING_JOB = "landing"
 
 ingest_job = dg.define_asset_job(
     INGEST_JOB,
@@ -27,7 +28,7 @@ ministers_job = dg.define_asset_job(
     description="Build the minister files of domains, and look after their views and indexes.",
 )
 landing_job = dg.define_asset_job(
-    "landing",
+    LANDING_JOB,
     selection=["landing_catalog"],
     description="Look into the landing folder and make every book there a partition.",
 )

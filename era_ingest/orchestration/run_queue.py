@@ -24,6 +24,7 @@ from era_ingest.errors import ConflictError, StoreUnavailableError
 from era_ingest.orchestration.instance import open_instance
 from era_ingest.orchestration.jobs import INGEST_JOB, books_config
 from era_ingest.orchestration.partitions import BOOKS, build_target
+from era_ingest.orchestration.run_facts import read_facts
 from era_ingest.orchestration.run_views import RunViews
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from dagster._core.execution.plan.plan import ExecutionPlan
     from dagster._core.remote_origin import RemoteJobOrigin
 
-    from era_ingest.pipelines.jobs import RunQueue, RunView, Ticket
+    from era_ingest.pipelines.jobs import RunFacts, RunQueue, RunView, Ticket
     from era_ingest.settings import Settings
 
 JOB_TAG = "era/job"
@@ -112,6 +113,10 @@ class DagsterRunQueue:
         for record in self._records(job_ids):
             runs.setdefault(record.dagster_run.tags[JOB_TAG], []).append(record)
         return {job_id: self._views.view(records[0], len(records)) for job_id, records in runs.items()}
+
+    def facts(self) -> RunFacts:
+        """Return how all runs together stand."""
+        return read_facts(self._instance)
 
     def cancel(self, job_id: str) -> None:
         """Take a job's run out of the queue, or end it; keep one that failed from being tried again."""

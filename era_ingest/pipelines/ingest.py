@@ -17,6 +17,7 @@ from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, St
 from era_ingest.pipelines.retrying import patient
 from era_ingest.pipelines.sharing import sharing_limiter
 from era_ingest.pipelines.steps import DatabaseSteps
+from era_ingest.pipelines.telemetry import Telemetry, telling
 from era_ingest.store import books, models, quarantine
 from era_ingest.store.domains import stale_domains
 
@@ -46,17 +47,23 @@ async def ingest_books(
     """
     started = time.monotonic()
     result = IngestReport()
-    try:
-        await _ingest(services, request, report, result)
-    except EraError as error:
-        result.error = error
-    _add_pending(request, result)
+    telemetry = Telemetry(result, price=services.settings.embed_price)
+    async with telling(services.database, telemetry, run_id=request.run_id):
+        try:
+            await _ingest(services, request, report, result, telemetry)
+        except EraError as error:
+            result.error = error
+        _add_pending(request, result)
     result.seconds = time.monotonic() - started
     return result
 
 
 async def _ingest(
-    services: Services, request: IngestRequest, report: Callable[[Progress], None], result: IngestReport
+    services: Services,
+    request: IngestRequest,
+    report: Callable[[Progress], None],
+    result: IngestReport,
+    telemetry: Telemetry,
 ) -> None:
     for slug in request.removed:
         await _remove(services, slug, result)
@@ -66,7 +73,7 @@ async def _ingest(
         result.model = embedder.name
         result.books += plan.unchanged
         if plan.work:
-            await _work(services, request, plan, embedder, report, result)
+            await _work(services, request, plan, embedder, report, result, telemetry)
         elif Stage.VECTOR_TABLES in request.stages and plan.model is not None:
             await _activate(services, plan.model)
     finally:
@@ -95,6 +102,7 @@ async def _work(
     embedder: Embedder,
     report: Callable[[Progress], None],
     result: IngestReport,
+    telemetry: Telemetry,
 ) -> None:
     """Run the flow over the books that need it."""
     if plan.model is not None:
@@ -102,7 +110,7 @@ async def _work(
     limiter = build_limiter(services.settings)
     async with sharing_limiter(limiter, embedder, services.database, rng=random.Random()) as shared:  # noqa: S311
         client = EmbeddingClient(embedder, shared, settings=services.settings)
-        await _flow(services, request, plan, client, report, result)
+        await _flow(services, request, plan, client, report, result, telemetry)
 
 
 async def _flow(
@@ -112,6 +120,7 @@ async def _flow(
     client: EmbeddingClient,
     report: Callable[[Progress], None],
     result: IngestReport,
+    telemetry: Telemetry,
 ) -> None:
     embedder = client.embedder
     steps = DatabaseSteps(services, request, embedder, plan.model, result)
@@ -124,6 +133,7 @@ async def _flow(
         total_bytes=sum(source.size for source in plan.work),
         price=services.settings.embed_price,
     )
+    telemetry.follow(client, meter)
     ticking = asyncio.create_task(meter.tick(report))
     try:
         result.error = await flow.run(read_planned(services, request, plan, result))

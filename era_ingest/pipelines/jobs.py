@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 
 class JobState(StrEnum):
@@ -91,6 +91,25 @@ class Ticket:
     priority: int
 
 
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """How all runs together stand. Times are seconds since 1970.
+
+    Attributes:
+        counts: Runs by status, in lower case.
+        waiting: Runs that wait in the queue.
+        waiting_since: When the first of those was put there; None: none waits.
+        last_success: When a run of each job succeeded last; jobs that never did are left out.
+        last_made: When each asset was materialized last; likewise.
+    """
+
+    counts: Mapping[str, int]
+    waiting: int
+    waiting_since: float | None
+    last_success: Mapping[str, float]
+    last_made: Mapping[str, float]
+
+
 class RunQueue(Protocol):
     """The queue of runs and the record of what became of them. Its calls block: call them from a thread."""
 
@@ -104,6 +123,10 @@ class RunQueue(Protocol):
 
     def views(self, job_ids: Collection[str]) -> dict[str, RunView]:
         """Return how jobs stand; those that have no run are left out."""
+        ...
+
+    def facts(self) -> RunFacts:
+        """Return how all runs together stand; some ten short queries."""
         ...
 
     def cancel(self, job_id: str) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-    from era_ingest.pipelines.jobs import RunQueue
+    from era_ingest.pipelines.jobs import RunFacts, RunQueue
     from era_ingest.pipelines.posted import PostedBook
     from era_ingest.pipelines.services import Services
     from era_ingest.store.jobs import JobRow
@@ -195,6 +195,14 @@ class Jobs:
             StoreUnavailableError: It does not answer.
         """
         await self._in_thread(self._queue.waiting)
+
+    async def facts(self) -> RunFacts:
+        """Return how all runs together stand.
+
+        Raises:
+            StoreUnavailableError: The queue does not answer.
+        """
+        return await self._in_thread(self._queue.facts)
 
     async def recover(self) -> int:
         """Request the runs of jobs that a crash left behind, forget those of which nobody was told; return how many."""

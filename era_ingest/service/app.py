@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
-from era_ingest.service import health, job_routes, search_routes
+from era_ingest.service import health, job_routes, metrics, search_routes
 from era_ingest.service.bodies import BodyLimits
 from era_ingest.service.guard import PUBLIC, Guard
+from era_ingest.service.http_metrics import HttpMetrics
 from era_ingest.service.problems import MEDIA_TYPE, ProblemBody, add_handlers
 
 if TYPE_CHECKING:
@@ -44,12 +45,14 @@ def build_app(parts: Parts, grants: Sequence[Grant]) -> FastAPI:
     app.include_router(health.router)
     app.include_router(search_routes.router)
     app.include_router(job_routes.router)
+    app.include_router(metrics.router)
     add_handlers(app)
     settings = parts.settings
     app.add_middleware(
         BodyLimits, max_bytes=settings.serve_max_body_bytes, timeout_s=settings.serve_timeout_s
     )
     app.add_middleware(Guard, grants=grants)
+    app.add_middleware(HttpMetrics, registry=parts.registry)
     _document(app, with_tokens=bool(grants))
     return app
 

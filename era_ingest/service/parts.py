@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from prometheus_client import CollectorRegistry
     from starlette.requests import Request
 
     from era_ingest.pipelines.book_reading import ReadOptions
     from era_ingest.pipelines.search import Searcher
     from era_ingest.pipelines.services import Services
     from era_ingest.pipelines.submission import Jobs
+    from era_ingest.pipelines.watching import Watch
     from era_ingest.settings import Settings
 
 
@@ -28,6 +30,8 @@ class Parts:
         searcher: Answers searches; keeps the model.
         jobs: Accepts books and tells how they stand.
         options: How books are read.
+        watch: Gathers what there is to watch.
+        registry: What this process counts itself.
         ending: Set when the service is told to end: what streams ends then.
         streams: Streams that are open.
     """
@@ -36,6 +40,8 @@ class Parts:
     searcher: Searcher
     jobs: Jobs
     options: ReadOptions
+    watch: Watch
+    registry: CollectorRegistry
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     streams: int = 0
 

@@ -18,8 +18,10 @@ from era_ingest.pipelines.book_reading import ReadOptions
 from era_ingest.pipelines.search import Searcher
 from era_ingest.pipelines.services import open_services
 from era_ingest.pipelines.submission import Jobs
+from era_ingest.pipelines.watching import Watch
 from era_ingest.service.access import check_binding, load_grants
 from era_ingest.service.app import build_app
+from era_ingest.service.metrics import build_registry
 from era_ingest.service.parts import Parts
 
 if TYPE_CHECKING:
@@ -91,11 +93,13 @@ async def opened_app(settings: Settings, grants: Sequence[Grant], queue: OpenQue
         with queue(settings) as opened, ThreadPoolExecutor(_QUEUE_THREADS, "era-queue") as threads:
             searcher = Searcher(services, timeout_s=settings.serve_search_timeout_s)
             jobs = Jobs(services, opened, threads)
+            watch = Watch(services.database, jobs.facts)
             recovering = asyncio.create_task(_recover(jobs))
             try:
-                yield build_app(Parts(services, searcher, jobs, options), grants)
+                yield build_app(Parts(services, searcher, jobs, options, watch, build_registry()), grants)
             finally:
                 recovering.cancel()
+                await watch.aclose()
                 await jobs.aclose()
                 await searcher.aclose()
 

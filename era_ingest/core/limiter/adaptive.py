@@ -127,6 +127,7 @@ class AdaptiveLimiter:
             in_flight=len(self._flights),
             rate_per_s=self._requests_per_s(now),
             held_by=self._held_by,
+            breaker_open=self.breaker.is_open,
         )
 
     # ---- parts

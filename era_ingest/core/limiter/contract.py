@@ -61,12 +61,14 @@ class LimiterState:
         rate_per_s: Requests a second that the pace allows; None: no pace is set.
         held_by: What holds the next request: ``pipe``, ``quota``, ``rate``, ``turns`` (others use the same key),
         ``breaker``, ``fixed``, or ``""``.
+        breaker_open: The server is taken for down; single probes go.
     """
 
     limit: float
     in_flight: int
     rate_per_s: float | None
     held_by: str
+    breaker_open: bool = False
 
 
 class Limiter(Protocol):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from era_ingest.core.limiter.board import Grant, Report
-from era_ingest.core.limiter.contract import NO_HINTS, FailureKind, LimiterState, ServerHints
+from era_ingest.core.limiter.contract import NO_HINTS, FailureKind, ServerHints
 from era_ingest.core.limiter.flight import NOTHING, Spend, Unit
 from era_ingest.core.limiter.rate import Phase
 from era_ingest.core.limiter.refusals import Refusals
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from era_ingest.core.limiter.adaptive import AdaptiveLimiter
+    from era_ingest.core.limiter.contract import LimiterState
     from era_ingest.core.limiter.flight import Uniform
 
 CATCH_UP_S: Final = 0.05
@@ -134,7 +136,7 @@ class Sharer:
             return state
         per_request = self.inner.refusals.books.mean[self._grant.unit]
         held_by = "turns" if self._next_at > now and state.in_flight < state.limit else state.held_by
-        return LimiterState(state.limit, state.in_flight, self._grant.pace / per_request, held_by)
+        return replace(state, rate_per_s=self._grant.pace / per_request, held_by=held_by)
 
     # ---- the board
 
