@@ -156,6 +156,11 @@ class Settings(BaseSettings):
     serve_max_waiting: int = Field(
         100, ge=0, description="while so many runs wait in the queue, books are answered with 503"
     )
+    dagster_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s]+$",
+        description="address of the Dagster UI, which the page of `era serve` links to; unset: no links",
+    )
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:

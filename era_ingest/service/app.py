@@ -11,6 +11,10 @@ from era_ingest.service import health, job_routes, metrics, search_routes
 from era_ingest.service.bodies import BodyLimits
 from era_ingest.service.guard import PUBLIC, Guard
 from era_ingest.service.http_metrics import HttpMetrics
+from era_ingest.service.pages import corpus, finding, jobs, refused, signing, static_routes
+from era_ingest.service.pages.faces import show_problem
+from era_ingest.service.pages.reading import DomainCounts
+from era_ingest.service.pages.sessions import Sessions
 from era_ingest.service.problems import MEDIA_TYPE, ProblemBody, add_handlers
 
 if TYPE_CHECKING:
@@ -42,16 +46,20 @@ def build_app(parts: Parts, grants: Sequence[Grant]) -> FastAPI:
         responses={"4XX": _problem("What is wrong with the request"), "5XX": _problem("Not now, or a bug")},
     )
     app.state.parts = parts
+    app.state.sessions = Sessions(grants)
+    app.state.domain_counts = DomainCounts()
     app.include_router(health.router)
     app.include_router(search_routes.router)
     app.include_router(job_routes.router)
     app.include_router(metrics.router)
-    add_handlers(app)
+    for pages in (corpus, finding, jobs, refused, signing, static_routes):
+        app.include_router(pages.router)
+    add_handlers(app, show_problem)
     settings = parts.settings
     app.add_middleware(
         BodyLimits, max_bytes=settings.serve_max_body_bytes, timeout_s=settings.serve_timeout_s
     )
-    app.add_middleware(Guard, grants=grants)
+    app.add_middleware(Guard, grants=grants, sessions=app.state.sessions)
     app.add_middleware(HttpMetrics, registry=parts.registry)
     _document(app, with_tokens=bool(grants))
     return app

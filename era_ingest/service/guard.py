@@ -7,23 +7,28 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse
 
 from era_ingest.service.access import Scope, find_grant
+from era_ingest.service.pages import door
+from era_ingest.service.pages.sessions import COOKIE
 from era_ingest.service.problems import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Send
     from starlette.types import Scope as Request
 
     from era_ingest.service.access import Grant
+    from era_ingest.service.pages.sessions import Sessions
 
 PUBLIC = frozenset({"/healthz", "/readyz"})
 """What load balancers ask without a token; it tells nothing."""
 LOCAL_CALLER = "local"
 _READING = frozenset({("POST", "/v1/search")})
-_SAFE = frozenset({"GET", "HEAD"})
 
 
 class Guard:
@@ -31,16 +36,20 @@ class Guard:
 
     A page in a browser can post to 127.0.0.1 without being able to read the answer, and read it too where its own
     name is made to point there. So without tokens, requests that a foreign page made, or that name another host,
-    are refused.
+    are refused; not so a link that somebody follows to our page.
+
+    With tokens, people sign in with one: their session reads the page, and nothing under ``/v1``.
 
     Args:
         app: What is guarded.
         grants: The tokens; empty: only where bound to the loopback interface.
+        sessions: Of people who signed in.
     """
 
-    def __init__(self, app: ASGIApp, grants: Sequence[Grant]) -> None:
+    def __init__(self, app: ASGIApp, grants: Sequence[Grant], sessions: Sessions) -> None:
         self._app = app
         self._grants = grants
+        self._sessions = sessions
 
     async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer with 401 or 403."""
@@ -58,45 +67,60 @@ class Guard:
         if scope["path"] not in PUBLIC:
             refusal = self._refuse(scope)
             if refusal is not None:
-                await refusal.response()(scope, receive, send_marked)
+                await refusal(scope, receive, send_marked)
                 return
         await self._app(scope, receive, send_marked)
 
-    def _refuse(self, scope: Request) -> Problem | None:
+    def _refuse(self, scope: Request) -> Response | None:
         """Return why a request is refused; None where it is not, its caller noted."""
-        headers = Headers(scope=scope)
+        headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
         state = scope.setdefault("state", {})
         if not self._grants:
             state["caller"] = LOCAL_CALLER
-            return _refuse_pages(headers)
+            return _refuse_pages(headers, follows_link=door.is_navigation(method, path, headers))
         scheme, _, token = headers.get("authorization", "").partition(" ")
         grant = find_grant(self._grants, token.strip()) if scheme.lower() == "bearer" else None
         if grant is None:
-            asked = {"WWW-Authenticate": "Bearer"}
-            return Problem(
-                401, "no_token", "Send `Authorization: Bearer <token>` with a known token.", (), asked
-            )
-        if grant.scope is not Scope.WRITE and not _only_reads(scope["method"], scope["path"]):
+            return self._let_people_in(scope, headers)
+        if grant.scope is not Scope.WRITE and not _only_reads(method, path):
             asked = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
-            return Problem(403, "read_only_token", "This token may only read.", (), asked)
+            return Problem(403, "read_only_token", "This token may only read.", (), asked).response()
         state["caller"] = grant.caller
         return None
 
+    def _let_people_in(self, scope: Request, headers: Headers) -> Response | None:
+        """Let a session read the page; send people without one to the sign-in, and programs away."""
+        method, path = scope["method"], scope["path"]
+        if door.is_open(path):
+            return None
+        reads = method in door.SAFE or path == door.SIGN_OUT
+        caller = self._sessions.find(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))
+        if caller is not None and reads and door.is_page(path):
+            scope["state"] |= {"caller": caller, "session": True}
+            return None
+        if method in door.SAFE and door.asks_for_a_page(path, headers):
+            return RedirectResponse(
+                door.sign_in_url(path, scope["query_string"].decode("ascii", "replace")), 303
+            )
+        asked = {"WWW-Authenticate": "Bearer"}
+        detail = "Send `Authorization: Bearer <token>` with a known token."
+        return Problem(401, "no_token", detail, (), asked).response()
+
 
 def _only_reads(method: str, path: str) -> bool:
-    return method in _SAFE or (method, path) in _READING
+    return method in door.SAFE or (method, path) in _READING
 
 
-def _refuse_pages(headers: Headers) -> Problem | None:
+def _refuse_pages(headers: Headers, *, follows_link: bool) -> Response | None:
     """Refuse what a web page of another site made a browser send."""
     host = headers.get("host", "")
     if not _is_local(host):
         detail = "Without tokens the service answers only to names of this machine, such as 127.0.0.1."
-        return Problem(403, "foreign_host", detail)
+        return Problem(403, "foreign_host", detail).response()
     origin = headers.get("origin")
     foreign = origin is not None and urlsplit(origin).netloc != host
-    if foreign or headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
-        return Problem(403, "foreign_page", "Requests that pages of other sites make are refused.")
+    if foreign or (not follows_link and headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}):
+        return Problem(403, "foreign_page", "Requests that pages of other sites make are refused.").response()
     return None
 
 

@@ -26,7 +26,7 @@ from era_ingest.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fastapi import FastAPI
     from starlette.requests import Request
@@ -110,33 +110,40 @@ def _place(where: str, reason: str, detail: str) -> dict[str, str]:
     return {"pointer": where, "reason": reason, "detail": detail}
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Let every error of the application end as a problem."""
+def add_handlers(app: FastAPI, show: Callable[[Request, Problem], Response]) -> None:
+    """Let every error of the application end as a problem.
 
-    async def era(_: Request, error: Exception) -> Response:
+    Args:
+        app: The application.
+        show: Makes the answer: problem details, or a page for people.
+    """
+
+    async def era(request: Request, error: Exception) -> Response:
         assert isinstance(error, EraError)
-        return problem_of(error).response()
+        return show(request, problem_of(error))
 
-    async def invalid(_: Request, error: Exception) -> Response:
+    async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         places = tuple(_place(*_explain(item)) for item in error.errors())
         detail = "The request is not as it should be; `errors` says what is wrong where."
-        return Problem(422, "invalid_request", detail, places).response()
+        return show(request, Problem(422, "invalid_request", detail, places))
 
-    async def http(_: Request, error: Exception) -> Response:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = HTTPStatus(error.status_code)
-        return Problem(status, status.name.lower(), error.detail, headers=error.headers or {}).response()
+        problem = Problem(status, status.name.lower(), error.detail, headers=error.headers or {})
+        return show(request, problem)
 
-    async def slow(_: Request, error: Exception) -> Response:
+    async def slow(request: Request, error: Exception) -> Response:
         del error
         wait = {"Retry-After": f"{_RETRY_AFTER_S:.0f}"}
-        return Problem(503, "too_slow", "It took longer than ERA_SERVE_TIMEOUT_S.", headers=wait).response()
+        detail = "It took longer than ERA_SERVE_TIMEOUT_S."
+        return show(request, Problem(503, "too_slow", detail, headers=wait))
 
-    async def unknown(_: Request, error: Exception) -> Response:
+    async def unknown(request: Request, error: Exception) -> Response:
         _log.error("a request failed", exc_info=error)
         detail = "Something unforeseen happened; the service's log says what."
-        return Problem(500, "internal_error", detail).response()
+        return show(request, Problem(500, "internal_error", detail))
 
     app.add_exception_handler(EraError, era)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -124,7 +124,7 @@ async def search(request: Request, body: SearchBody) -> SearchResults:
     )
     async with asyncio.timeout(parts.settings.serve_timeout_s):
         hits = await parts.searcher.search(asked)
-        return SearchResults(results=await _with_sources(parts, hits))
+        return SearchResults(results=await add_sources(parts, hits))
 
 
 @router.get("/context", summary="The doctrine that bears on a question, within a budget of tokens")
@@ -140,11 +140,11 @@ async def context(
     parts = parts_of(request)
     async with asyncio.timeout(parts.settings.serve_timeout_s):
         found = await enrich(parts.searcher, query, domain, k, max_tokens, min_score)
-        results = await _with_sources(parts, found.hits)
+        results = await add_sources(parts, found.hits)
     return Context(query=query, text=found.text, tokens=round(found.tokens, 1), results=results)
 
 
-async def _with_sources(parts: Parts, hits: list[Hit] | tuple[Hit, ...]) -> list[Result]:
+async def add_sources(parts: Parts, hits: list[Hit] | tuple[Hit, ...]) -> list[Result]:
     """Return hits for JSON, each with its provenance."""
     async with parts.services.database.connection() as conn:
         origins = await provenance(conn, {hit.book for hit in hits})

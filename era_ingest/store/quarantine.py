@@ -271,8 +271,10 @@ async def listing(
     *,
     book: str | None = None,
     kind: str | None = None,
+    reason: str | None = None,
     ids: Sequence[str] = (),
     limit: int = LISTING_LIMIT,
+    offset: int = 0,
 ) -> list[QuarantineRow]:
     """Return rows, latest first, at most ``limit``.
 
@@ -280,8 +282,10 @@ async def listing(
         conn: A connection.
         book: Only this book's, by its name.
         kind: Only of this kind.
+        reason: Only with this reason.
         ids: Only those whose id begins with one of these, hexadecimal in lower case; empty: all.
         limit: At most so many.
+        offset: Leave out so many before.
     """
     async with conn.cursor(row_factory=class_row(QuarantineRow)) as cursor:
         await cursor.execute(
@@ -290,20 +294,33 @@ async def listing(
                    first_seen, last_seen
             from era.quarantine
             where (%(book)s::text is null or book = %(book)s) and (%(kind)s::text is null or kind = %(kind)s)
+              and (%(reason)s::text is null or reason = %(reason)s)
               and (%(ids)s::text[] = '{}' or exists (
                   select from unnest(%(ids)s::text[]) as wanted (prefix) where starts_with(id::text, prefix)))
             order by last_seen desc, book, file, pointer, id
-            limit %(limit)s
+            limit %(limit)s offset %(offset)s
             """,
-            {"book": book, "kind": kind, "ids": list(ids), "limit": limit},
+            {
+                "book": book,
+                "kind": kind,
+                "reason": reason,
+                "ids": list(ids),
+                "limit": limit,
+                "offset": offset,
+            },
         )
         return await cursor.fetchall()
 
 
-async def counts_by_reason(conn: AsyncConnection[Any]) -> dict[tuple[str, str], int]:
-    """Return how many rows there are, by kind and reason."""
+async def counts_by_reason(conn: AsyncConnection[Any], book: str | None = None) -> dict[tuple[str, str], int]:
+    """Return how many rows there are, by kind and reason; of one book, or of all."""
     cursor = await conn.execute(
-        "select kind, reason, count(*) from era.quarantine group by kind, reason order by kind, reason"
+        """
+        select kind, reason, count(*) from era.quarantine
+        where %(book)s::text is null or book = %(book)s
+        group by kind, reason order by kind, reason
+        """,
+        {"book": book},
     )
     return {(kind, reason): int(count) for kind, reason, count in await cursor.fetchall()}
 

@@ -1,0 +1,32 @@
+"""Errors as people see them: a page that says what happened and what to do, never a trace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from era_ingest.service.pages.door import asks_for_a_page
+from era_ingest.service.pages.rendering import render
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from era_ingest.service.problems import Problem
+
+_HEADS = {
+    404: "There is no such page",
+    405: "Not like this",
+    422: "That cannot be shown",
+    500: "Something went wrong",
+    503: "Not available just now",
+}
+
+
+def show_problem(request: Request, problem: Problem) -> Response:
+    """Return an error as a page to whoever asked for one, as problem details to programs."""
+    if not asks_for_a_page(request.url.path, request.headers):
+        return problem.response()
+    head = _HEADS.get(problem.status, "That did not work")
+    answer = render(request, "error.html", status=problem.status, head=head, problem=problem)
+    answer.headers.update(problem.headers)
+    return answer

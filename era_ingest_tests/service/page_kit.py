@@ -1,0 +1,123 @@
+"""An installation with something of everything that the page shows, and a Chromium to look at it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import dagster as dg
+import pytest
+from dagster._core.events import AssetObservationData
+from dagster._core.execution.api import execute_run
+
+import era_ingest
+from era_ingest.definitions import defs
+from era_ingest.orchestration.progress import build_observation
+from era_ingest.pipelines.ingest import ingest_books
+from era_ingest.pipelines.landing import resolve_paths
+from era_ingest.pipelines.ministers import build_ministers
+from era_ingest.pipelines.report import IngestRequest, Progress
+from era_ingest.pipelines.services import open_services
+from era_ingest.settings import load_settings
+from era_ingest.store.embedded.waiting import Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser
+
+    from era_ingest_tests.service_kit import Served
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SAMPLES = Path(era_ingest.__file__).parent / "samples"
+WHOLE = [{"chapter_index": 0, "domains": ["ethics"], "rules": ["Finish what was begun."]}]
+PARTLY = [{"chapter_index": 0, "domains": ["ethics"], "rules": ["Finish what was begun.", 17]}]
+
+
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Yield a headless Chromium; a test that asks for one is skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with playwright.sync_playwright() as driver:
+        if found is None and not Path(driver.chromium.executable_path).exists():
+            pytest.skip("no Chromium: `make browser` installs one")
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def load_books(*paths: Path) -> None:
+    """Load books, and build the files of some of their domains."""
+
+    async def load() -> None:
+        async with open_services(load_settings()) as services:
+            arrivals = await resolve_paths(services, list(paths))
+            report = await ingest_books(services, IngestRequest(arrivals.sources, run_id="by-hand"))
+            assert report.error is None
+            await build_ministers(services, sorted(report.changed_domains)[:3])
+
+    asyncio.run(load())
+
+
+def post(served: Served, book: str, document: Any) -> str:
+    """Hand in a book; return the job's id."""
+    answer = served.ask("POST", f"/v1/ingest?book={quote(book)}", document)
+    assert answer.status == 202, answer.body
+    return str(answer.json["job_id"])
+
+
+def execute(instance: dg.DagsterInstance, job_id: str) -> bool:
+    """Execute a job's run as a worker of the daemon would; return whether it succeeded."""
+    _start(instance, job_id)
+    run = instance.get_run_by_id(job_id)
+    assert run is not None
+    job = dg.reconstructable(ingest_job_for_workers)
+    return execute_run(job, run, instance, raise_on_error=False).success
+
+
+def ingest_job_for_workers() -> dg.JobDefinition:
+    return defs.resolve_job_def("ingest")
+
+
+def begin(instance: dg.DagsterInstance, job_id: str) -> None:
+    """Let a job's run begin, as its worker records it, and go no further."""
+    _start(instance, job_id)
+    _report(instance, job_id, dg.DagsterEventType.RUN_START)
+
+
+def observe(instance: dg.DagsterInstance, job_id: str, *, done: int, expected: int) -> None:
+    """Record how far a run is, as its worker does."""
+    progress = Progress(
+        books_done=0,
+        books_total=1,
+        texts_done=done,
+        texts_known=expected,
+        texts_expected=expected,
+        reading_done=True,
+        texts_per_s=12.5,
+        seconds_left=600.0,
+        limiter=None,
+    )
+    observation = AssetObservationData(build_observation(progress))
+    _report(instance, job_id, dg.DagsterEventType.ASSET_OBSERVATION, observation)
+
+
+def _start(instance: dg.DagsterInstance, job_id: str) -> None:
+    """Take a run out of the queue, once it stands there."""
+    in_queue = dg.RunsFilter(run_ids=[job_id], statuses=[dg.DagsterRunStatus.QUEUED])
+    assert Waiter().until(lambda: instance.get_runs_count(in_queue) == 1, 20)
+    _report(instance, job_id, dg.DagsterEventType.RUN_STARTING)
+
+
+def _report(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType, data: Any = None) -> None:
+    event = dg.DagsterEvent(kind.value, "ingest", event_specific_data=data)
+    instance.report_dagster_event(event, run_id, logging.DEBUG, timestamp=time.time())
