@@ -30,10 +30,10 @@ def _ingest(
     return run_ingest(paths, settings, options, report)
 
 
-def _dev(settings: Settings, port: int) -> int:
+def _dev(settings: Settings, port: int, serve_port: int) -> int:
     from era_ingest.orchestration.dev import run_dev
 
-    return run_dev(settings, port)
+    return run_dev(settings, port, serve_port)
 
 
 def _check_dagster(settings: Settings) -> None:

@@ -33,14 +33,14 @@ class Runners:
 
     Attributes:
         ingest: Takes books through the asset graph in this process and records the materializations.
-        dev: Runs the UI and the daemon until Ctrl-C; returns the exit code.
+        dev: Runs UI, daemon and service on two ports until Ctrl-C; returns the exit code.
         check_dagster: Opens Dagster's instance and closes it again; raises EraError where it cannot.
         serve: Serves HTTP on a host and port until it is told to end; returns the exit code.
         new_token: Makes a token of a scope, ``read`` or ``write``; returns it and its setting.
     """
 
     ingest: Callable[[Sequence[Path], Settings, IngestOptions, Callable[[Progress], None]], IngestOutcome]
-    dev: Callable[[Settings, int], int]
+    dev: Callable[[Settings, int, int], int]
     check_dagster: Callable[[Settings], None]
     serve: Callable[[Settings, str, int], int]
     new_token: Callable[[str], tuple[str, str]]
@@ -79,7 +79,7 @@ def cli() -> None:
     \b
     era ingest data/landing        load a folder of books (exit 0: all, 3: something quarantined, 1: failed)
     era search "what to do first"  search what was loaded
-    era dev                        the UI, with sensors and schedules running
+    era dev                        the UI and the HTTP service, with sensors and schedules running
     era serve                      search and jobs over HTTP
     era doctor                     what is missing, and what to do about it
     """

@@ -9,9 +9,23 @@ from era_ingest.cli.app import Runners, cli, settings_of
 
 @cli.command()
 @click.option(
-    "--port", default=3000, show_default=True, type=click.IntRange(0, 65535), help="Port of the UI."
+    "--port",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port of the UI; 0: any free one.",
+)
+@click.option(
+    "--serve-port",
+    default=8321,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port of the HTTP service; 0: any free one.",
 )
 @click.pass_context
-def dev(ctx: click.Context, *, port: int) -> None:
-    """Run the Dagster UI and the daemon (sensors, schedules, backfills) until Ctrl-C."""
-    ctx.exit(ctx.ensure_object(Runners).dev(settings_of(ctx), port))
+def dev(ctx: click.Context, *, port: int, serve_port: int) -> None:
+    """Run the Dagster UI, the daemon (sensors, schedules, backfills) and the HTTP service until Ctrl-C.
+
+    Their addresses are printed. What ends by itself is started again.
+    """
+    ctx.exit(ctx.ensure_object(Runners).dev(settings_of(ctx), port, serve_port))

@@ -171,7 +171,7 @@ def _era_dev(output: BinaryIO) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "era_ingest", "dev", "--port", str(port)]
+    command = [sys.executable, "-m", "era_ingest", "dev", "--port", str(port), "--serve-port", "0"]
     program = psutil.Popen(command, stdout=output, stderr=output)
     try:
         assert Waiter().until(lambda: program.poll() is not None or _answers(url), START_TIMEOUT_S), (

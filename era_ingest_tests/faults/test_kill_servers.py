@@ -50,6 +50,7 @@ RECOVERY_S = 180.0
 VICTIMS = {
     "webserver": "dagster_webserver",
     "daemon": "dagster._daemon",
+    "service": "era_ingest serve",
     "code server": "code-server",
     "code process": "api grpc",
     "database": "postgres",
@@ -110,7 +111,7 @@ def running_dev(installation: Installation) -> Iterator[Dev]:
     """Run ``era dev`` for the length of a context."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "era_ingest", "dev", "--port", str(port)]
+    command = [sys.executable, "-m", "era_ingest", "dev", "--port", str(port), "--serve-port", "0"]
     with (
         installation.log.open("ab") as log,
         subprocess.Popen(
