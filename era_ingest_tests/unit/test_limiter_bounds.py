@@ -11,13 +11,14 @@ from era_ingest.core.limiter.bracket import Bounds, Bracket, Stand
 from era_ingest.core.limiter.cap import Cap
 from era_ingest.core.limiter.contract import NO_HINTS, ServerHints
 from era_ingest.core.limiter.flight import Spend, Unit
+from era_ingest.core.limiter.mirror import Mirror, Reading
 from era_ingest.core.limiter.pacer import Pacer
 from era_ingest.core.limiter.quota import Quota
 from era_ingest.core.limiter.restraint import Restraint
 from era_ingest.core.limiter.spending import Mark, Spending
 from era_ingest.core.limiter.units import UnitChooser
 from era_ingest.core.limiter.window import NotAWindowError, Window
-from era_ingest_tests.unit.limiter_kit import flight
+from era_ingest_tests.unit.limiter_kit import flight, half
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,14 +81,14 @@ def shown(remaining: float) -> ServerHints:
 @pytest.mark.parametrize(("remaining", "explains"), [(80.0, False), (1.0, True)])
 def test_a_quota_with_much_left_does_not_explain_a_refusal(remaining: float, *, explains: bool) -> None:
     """The tokens may have run out, which these headers do not show."""
-    quota = Quota(Unit.REQUESTS)
+    quota = Quota(Unit.REQUESTS, half)
     quota.on_hints(1.0, flight(1.0), shown(remaining))
-    assert quota.explains(None) is explains
+    assert quota.explains(1.0, None) is explains
 
 
 def test_headers_that_only_refusals_carry_are_not_believed() -> None:
     """Three good replies without them, and what refusals say is no mirror any more."""
-    quota = Quota(Unit.REQUESTS)
+    quota = Quota(Unit.REQUESTS, half)
     quota.on_hints(1.0, flight(1.0), shown(0.0), refused=True)
     assert quota.is_known
     for at in (2.0, 3.0, 4.0):
@@ -99,17 +100,47 @@ def test_headers_that_only_refusals_carry_are_not_believed() -> None:
     assert quota.is_known
 
 
-def test_a_window_asks_for_what_only_a_guess_says_is_gone() -> None:
-    """Others used 40 a second until the last header, which left 20: after a second one request asks."""
-    quota = Quota(Unit.REQUESTS)
+def crowded_window() -> Quota:
+    """Return a window's quota of which others used 40 for each of ours until 20 were left."""
+    quota = Quota(Unit.REQUESTS, half)
     for second, remaining in ((1.0, 100.0), (2.0, 60.0), (3.0, 20.0)):
-        sent = flight(second)
+        sent = flight(second, before=Spend(second - 1, 0.0))
         quota.on_send(second, sent, 0.1)
         told = ServerHints(limit_requests=100, remaining_requests=remaining, reset_requests_s=60 - second)
         quota.on_hints(second, sent, told)
+    return quota
+
+
+def test_a_window_asks_for_what_only_a_guess_says_is_gone() -> None:
+    """One more request, and others have had the rest: after a second of silence one request asks."""
+    quota = crowded_window()
     assert quota.is_window
-    assert 0 < quota.wait(3.9, 1.0, 0.1) <= 0.11
-    assert quota.wait(4.1, 1.0, 0.1) == 0
+    quota.on_send(3.1, flight(3.1, before=Spend(3.0, 0.0)), 0.1)
+    assert 0 < quota.wait(4.0, 1.0, 0.1) <= 0.11
+    assert quota.wait(4.2, 1.0, 0.1) == 0
+
+
+def test_a_window_in_company_is_left_alone_when_not_all_could_send() -> None:
+    """Ten left for sixteen clients that read the same: nobody sends until the turn."""
+    quota = crowded_window()
+    sent = flight(4.0, before=Spend(3.0, 0.0))
+    quota.on_send(4.0, sent, 0.1)
+    told = ServerHints(limit_requests=100, remaining_requests=10, reset_requests_s=56)
+    quota.on_hints(4.0, sent, told)
+    assert quota.wait(30.0, 1.0, 0.1) == pytest.approx(30, abs=0.1)
+
+
+def test_a_mirror_sees_how_many_share_it() -> None:
+    """Three others send as much as we: each of ours stands for four, and silence for four silences."""
+    mirror = Mirror()
+    for second in range(60):
+        mirror.on_send(10.0 * second, 1.0)
+        mirror.read(Reading(float(second), 500.0, second + 12.5, 10.0 * second), 1000.0)
+    assert mirror.refill == pytest.approx(40)
+    assert mirror.company == pytest.approx(4, rel=0.02)
+    assert mirror.level(60.0) == pytest.approx(540)
+    mirror.on_send(600.0, 1.0)
+    assert mirror.level(60.0) == pytest.approx(500, rel=0.01)
 
 
 def test_refusals_below_a_cap_soon_refute_it() -> None:
@@ -154,6 +185,14 @@ def test_a_server_that_refuses_much_is_asked_half_as_often_until_it_does_not() -
     assert restraint.wait(now, 10.0) == 0
 
 
+def test_a_restraint_lives_with_a_quota_that_believes_to_be_empty() -> None:
+    """Its pace is 0, and still a request goes to ask: eight clients on headers once divided by it."""
+    restraint = Restraint()
+    now = _answers(restraint, 0.0, [False, True] * 10)
+    restraint.on_send(now, 0.0)
+    assert restraint.wait(now, 0.0) == 0
+
+
 def test_one_in_eight_refused_is_too_much_in_the_long_run() -> None:
     """It takes longer to tell, but 12 % are no server's wish."""
     restraint = Restraint()
@@ -174,7 +213,7 @@ def test_refusals_of_what_was_on_its_way_are_one() -> None:
 @pytest.mark.parametrize("reset_s", [None, 1.0])
 def test_headers_that_never_tell_a_refill_are_not_believed(reset_s: float | None) -> None:
     """No reset, or 1 s every time: what is left says nothing about how fast it comes back."""
-    quota = Quota(Unit.REQUESTS)
+    quota = Quota(Unit.REQUESTS, half)
     for number in range(5):
         hints = ServerHints(limit_requests=100, remaining_requests=40, reset_requests_s=reset_s)
         quota.on_hints(number + 1.0, flight(sent_at=float(number)), hints)
@@ -183,7 +222,7 @@ def test_headers_that_never_tell_a_refill_are_not_believed(reset_s: float | None
 
 def test_a_window_shorter_than_the_headers_way_is_spent_evenly() -> None:
     """100 in each second, known 3 s late: 95 a second, and a refusal there is for others to explain."""
-    quota = Quota(Unit.REQUESTS)
+    quota = Quota(Unit.REQUESTS, half)
     for number in range(40):
         at = 0.25 * number + 0.01
         left_s = 1.0 - at % 1.0
@@ -194,4 +233,4 @@ def test_a_window_shorter_than_the_headers_way_is_spent_evenly() -> None:
     assert quota.is_window
     assert quota.pace(10.0, 3.0) == pytest.approx(95.0, rel=0.02)
     assert quota.wait(12.0, 1.0, 3.0) == 0
-    assert not quota.explains(3.0)
+    assert not quota.explains(10.0, 3.0)

@@ -30,19 +30,30 @@ def hear(quota: Quota, sent: Flight, told: ServerHints) -> None:
     quota.on_hints(sent.sent_at, sent, told)
 
 
-def test_the_quota_spends_in_proportion_to_what_is_left() -> None:
-    """Half of the level: half of the pace."""
-    quota = Quota(Unit.REQUESTS)
-    quota.on_hints(1.0, flight(1.0), hints(80, 2.0))
-    assert quota.refill == pytest.approx(10)
-    full = quota.pace(1.0, 0.1)
-    quota.on_hints(1.1, flight(1.1, before=NOTHING), hints(40, 6.0))
-    assert quota.pace(1.1, 0.1) == pytest.approx(full / 2, rel=0.05)
+def alone_at(remaining: float) -> Quota:
+    """Return the quota of one client, 10 a second and 1,000 at most, of which so much is left after a minute."""
+    quota = Quota(Unit.REQUESTS, half)
+    for second in range(60):
+        sent = flight(float(second), before=Spend(10.0 * second, 0.0))
+        hear(quota, sent, hints(remaining, (1000 - remaining) / 10, 1000))
+    return quota
+
+
+def test_the_quota_spends_by_the_square_of_what_is_left() -> None:
+    """Alone 4 % of the limit are kept back: there the refill is spent, at half of it a quarter."""
+    assert alone_at(40).pace(59.0, 0.1) == pytest.approx(10, rel=0.02)
+    assert alone_at(20).pace(59.0, 0.1) == pytest.approx(2.5, rel=0.02)
+
+
+def test_the_quota_leaves_each_client_time_to_hear_of_the_others() -> None:
+    """Of what is beyond the reserve a client spends an eighth a latency at most, besides the refill."""
+    assert alone_at(840).pace(59.0, 0.1) == pytest.approx(10 + 800 / 0.8, rel=0.05)
+    assert alone_at(840).pace(59.0, 1.0) == pytest.approx(10 + 800 / 8.0, rel=0.05)
 
 
 def test_the_quota_waits_when_nothing_is_left() -> None:
     """A wait of about one refill, never longer than a second."""
-    quota = Quota(Unit.REQUESTS)
+    quota = Quota(Unit.REQUESTS, half)
     hear(quota, flight(1.0), hints(0, 10.0))
     assert quota.wait(1.0, 1.0, 0.1) == pytest.approx(0.1)
 
@@ -51,7 +62,7 @@ def test_the_quota_waits_when_nothing_is_left() -> None:
 def test_the_quota_ignores_figures_that_mean_nothing(told: tuple[float, float, float]) -> None:
     """Azure's -1 and litellm's negative remainder are no information."""
     remaining, reset_s, limit = told
-    quota = Quota(Unit.REQUESTS)
+    quota = Quota(Unit.REQUESTS, half)
     quota.on_hints(1.0, flight(1.0), hints(remaining, reset_s, limit))
     assert not quota.is_known
     assert quota.wait(1.0, 1.0, None) == 0
@@ -59,7 +70,7 @@ def test_the_quota_ignores_figures_that_mean_nothing(told: tuple[float, float, f
 
 def test_the_quota_recognises_a_window_and_waits_for_its_end() -> None:
     """The end stays where it is while time passes."""
-    quota = Quota(Unit.REQUESTS)
+    quota = Quota(Unit.REQUESTS, half)
     for second in range(1, 8):
         now = float(second)
         sent = flight(now, before=Spend(second - 1, 0.0))

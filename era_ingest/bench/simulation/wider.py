@@ -7,6 +7,7 @@ stale or missing, a Retry-After that is far too long or too short. The bars are 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from era_ingest.bench.simulation.families import PLENTY, Bar, Family, between, draw_machine
@@ -92,6 +93,24 @@ def wide_headers(rng: Random) -> Scenario:
     kind = f"window {length_s:g} s" if is_window else f"bucket {burst / per / per_s:.2g} s"
     name = f"{60 * per_s:.0f} {unit} a minute, {kind}, {quirk}, {hint}, sizes {spread:g}"
     return _behind(rng, name, per_s, make, spread=spread, quirk=quirk)
+
+
+def crowded_headers(rng: Random) -> Scenario:
+    """Return a quota that shows headers to two to twelve clients, from a few seconds' worth to a minute's."""
+    unit: Unit = rng.choice(("requests", "tokens"))
+    per, clients = MEAN_TOKENS if unit == "tokens" else 1.0, rng.randint(2, 12)
+    per_s = between(rng, clients, 100)
+    length_s, phase, is_window = rng.choice((10.0, 60.0)), rng.uniform(0, 60), rng.random() < 1 / 2
+    burst_s, hint = between(rng, 3, 60), rng.choice(HONEST)
+
+    def make() -> tuple[Limit, ...]:
+        if is_window:
+            return (FixedWindow(per_s * length_s * per, length_s, phase, unit, hint, headers=True),)
+        return (TokenBucket(((0.0, per_s * per),), burst_s * per_s * per, unit, hint, headers=True),)
+
+    kind = f"window {length_s:g} s" if is_window else f"bucket {burst_s:.2g} s"
+    name = f"{clients} clients, {60 * per_s:.0f} {unit} a minute, {kind}, {hint}"
+    return replace(_behind(rng, name, per_s, make, spread=rng.choice((0.0, 0.5))), clients=clients)
 
 
 def wide_bucket(rng: Random) -> Scenario:
@@ -180,6 +199,7 @@ BAR: Final = Bar(0.95, 0.02)
 
 WIDER: Final = (
     Family("wider: headers", wide_headers, BAR),
+    Family("wider: headers, many clients", crowded_headers, Bar(0.95, 0.02, fairness=0.95)),
     Family("wider: bucket", wide_bucket, BAR),
     Family("wider: fixed window", wide_window, BAR),
     Family("wider: sliding window", sliding_window, BAR),

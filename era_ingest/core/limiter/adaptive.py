@@ -34,7 +34,7 @@ class AdaptiveLimiter:
 
     def __init__(self, *, uniform: Uniform, bounds: Bounds | None = None) -> None:
         self.pipe = Pipe(uniform, bounds)
-        self.quotas = (Quota(Unit.REQUESTS), Quota(Unit.TOKENS))
+        self.quotas = (Quota(Unit.REQUESTS, uniform), Quota(Unit.TOKENS, uniform))
         self.refusals = Refusals(uniform)
         self.breaker = Breaker(uniform)
         self.restraint = Restraint()
@@ -144,11 +144,11 @@ class AdaptiveLimiter:
         self._read(now, flight, hints, refused=True)
         retry_after_s = _bounded(hints)
         if not self.restraint.has_caught and any(
-            quota.explains(self.pipe.latency_s) for quota in self.quotas
+            quota.explains(now, self.pipe.latency_s) for quota in self.quotas
         ):
             self.refusals.books.on_returned(flight)
             for quota in self.quotas:
-                quota.on_refused()
+                quota.on_refused(now)
             silence = retry_after_s or 0.0
         else:
             suspected = self.refusals.cap.is_suspected

@@ -1,263 +1,219 @@
-"""Quota: what the rate-limit headers say is left."""
+"""Quota: paces to what the rate-limit headers say is left."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from era_ingest.core.limiter.flight import LATENCY_GUESS_S, Flight, Unit, clamp
+from era_ingest.core.limiter.mirror import Mirror, Reading
+from era_ingest.core.limiter.pacer import Pacer
 
 if TYPE_CHECKING:
     from era_ingest.core.limiter.contract import ServerHints
+    from era_ingest.core.limiter.flight import Uniform
 
 FRONT: Final = 8.0
 """A window is spent at this multiple of the even pace, falling as it empties."""
-AHEAD: Final = 2.0
-"""Latencies by which others' use is anticipated: headers are that old."""
 SHARED_RESERVE: Final = 0.1
 ALONE_RESERVE: Final = 0.04
 """Share of a bucket at which a client settles: when others use it too, and when not."""
-ALONE: Final = 0.9
-"""Share of the refill that is free: above it nobody else uses the bucket."""
-WINDOW_SCORE: Final = 0.1
-"""Score above which it is a window."""
-PAIR_S: Final = 0.2
-"""Headers closer in time than this tell only jitter about the refill, seconds."""
-TRUST_S: Final = 1.0
-"""How long the drift is extrapolated after the last header, seconds."""
+ALONE: Final = 1.15
+"""Company below which nobody else uses the quota."""
 ASK_S: Final = 1.0
 """After so long without a header, and two requests' refill, one request goes to ask, seconds."""
 STALE_S: Final = 60.0
 """After so long without a header or a request, one goes to ask, whatever the last header said, seconds."""
 LEFT: Final = 0.015
 """Share of a window worth asking for, when the guess at others' use says that nothing is left."""
-CALM, CAREFUL = 10.0, 40.0
-"""A window is spent no faster than in so many latencies: others do not see sooner what we have spent."""
+CALM: Final = 8.0
+"""A quota is spent no faster than in so many latencies, times the root of the company."""
 EVEN: Final = 0.95
 """A window that is over before its headers arrive is spent at this share of its mean pace ..."""
 SHORT_AFTER: Final = 5
 """... once its length was seen in so many pairs of headers."""
 COARSE_S: Final = 1.0
 """Resets that never exceed this whole second are rounded, and say nothing about a refill."""
+SHORT_WINDOW: Final = 10.0
 SHORT: Final = 3.0
-"""Latencies within which a bucket that is no more of use fills."""
+"""Latencies within which a window is over, or a bucket fills, that is no more of use."""
 EMPTY: Final = 3.0
 """Requests below which a quota may be what refuses."""
 MISSED: Final = 3
 """Good replies in a row without headers after which those of refusals are not believed."""
-CATCH_UP_S: Final = 0.05
+CATCH_UP_S: Final = 0.02
 """How much lateness of the sender is made up for, seconds."""
-
-
-class Reading(NamedTuple):
-    """A header as it stood when its request went out.
-
-    Attributes:
-        at: When the request went, seconds.
-        remaining: Units left.
-        full_at: When the quota is full again: a window's end is constant, a bucket's moves.
-        own: What we had sent by then, units.
-    """
-
-    at: float
-    remaining: float
-    full_at: float
-    own: float
+UNEVEN: Final = 0.8
+"""Gaps between requests of a shared quota vary by half of this share up and down: no volleys."""
 
 
 class Quota:
-    """Mirrors one ``x-ratelimit-*`` dimension and spends in proportion to what is left.
+    """Spends one ``x-ratelimit-*`` dimension in proportion to what is left of it.
 
-    Formula. ``level = remaining - own sends since + drift``, where drift (refill less other clients' use) is
-    learned from pairs of headers. A window (its end stays where it is) is spent at ``8 * level / time left``,
-    at most a tenth of the level a latency (a fortieth until two pairs of headers were seen) or what is even
-    until its end: eight clients that begin together must not be faster than their headers;
-    a bucket refills at ``r = (limit - remaining) / reset`` and is spent at ``r * level / reserve`` with
-    ``reserve = max(10 % of the limit, 3 r latency, two requests)``, at most half the limit. The level is thus
-    a price that every client reads alike: shares come out equal without a word, and the bucket never runs
-    dry.
+    Formula. With the level of `Mirror`, a window is spent at ``8 * level / time left``, a bucket that refills
+    at ``r`` at ``r * (level / reserve)^2`` with ``reserve = max(10 % of the limit, 3 r latency, two
+    requests)``, at most half the limit. The level is thus a price that every client reads alike: shares come
+    out equal without a word, and a bucket never runs dry. (Squared, ``n`` clients settle at ``reserve / root
+    n``, and return there in half that over ``r root n``: linear in the level both would shrink with ``n``.)
 
-    State. The level and its time, the learned refill or window's end, a score of which of the two it is.
+    Of what a bucket holds beyond the reserve, and of a window at all, no more is spent than in ``8 root(company)``
+    latencies: all together then take three latencies at least, and each hears of it in time. The root, since with the
+    company itself nobody's share would ever change: who sends less sees more company.
+
+    A window is left alone when less than one request for each of the company is left: all would send it. Gaps
+    are drawn at random within 40 %, so that clients that read the same header do not send at the same instant.
 
     A window shorter than ten latencies, or a bucket that fills within three, has changed before much can be
     heard of it: it is spent evenly, at 95 % of its mean pace, and refusals there are for `Refusals` to learn
     from. Headers without a reset, or with none but whole seconds of 1, are not believed.
 
-    A header is believed for 60 s: then one request goes to ask again, whatever reset it named. When only the
+    State. The mirror, and the credit of the pace.
+
+    Defaults. Alone (company below 1.15) the reserve is 4 %. Negative or missing figures are no information. A
+    header is believed for 60 s: then one request goes to ask again, whatever reset it named. When only the
     guess at others' use says that a window is empty, one asks each second. A refusal is this quota's if less
     than 10 % of it, or three requests, is left; others are for `Refusals` to learn from. After three good
     replies without headers those of refusals are not believed: nobody would correct them.
-
-    Defaults. Alone (drift above 0.9 r) the reserve is 4 %. Negative or missing figures are no information.
 
     Weak spots. A new window is known only by the clock, and the first header comes one latency after the
     start. Headers rounded to whole units make a tiny bucket coarse.
 
     Args:
         unit: Requests or tokens.
+        uniform: Randomness of the gaps, in [0, 1).
     """
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Unit, uniform: Uniform) -> None:
         self.unit = unit
-        self.limit = math.inf
-        self.level = math.inf
-        self.refill = 0.0
-        self._ends_at, self._width_s = 0.0, 0.0
-        self._window_score = 0.0
-        self._drift = 0.0
-        self._at = self._heard_at = self._sent_at = self._next_at = 0.0
+        self.mirror = Mirror()
+        self._uniform, self._pacer = uniform, Pacer()
+        self._heard_at = self._sent_at = 0.0
         self._mean_cost = 1.0
-        self._own = 0.0
-        self._last: Reading | None = None
-        self._pair: Reading | None = None
-        self._pairs = 0
+        self._gap = 1.0
         self._missed = 0
 
     @property
     def is_known(self) -> bool:
         """Whether a header has been seen."""
-        return self.limit < math.inf
+        return self.mirror.is_known
 
     @property
     def is_window(self) -> bool:
         """Whether it looks like a window rather than a bucket."""
-        return self._window_score > WINDOW_SCORE
+        return self.mirror.is_window
+
+    @property
+    def refill(self) -> float:
+        """Units a second that come back."""
+        return self.mirror.refill
 
     def wait(self, now: float, cost: float, latency_s: float | None) -> float:
         """Return seconds until ``cost`` units may be spent; 0 if now."""
         if not self.is_known or now >= max(self._heard_at, self._sent_at) + STALE_S:
             return 0.0
-        self._advance(now)
-        cost = min(cost, self.limit)
-        if self.level < cost and not self._is_short(latency_s):
+        cost = min(cost, self.mirror.limit)
+        least = self._for_all(cost) if self.is_window else cost
+        if self.mirror.level(now) < least and not self._is_short(latency_s):
             return self._wait_for(now, cost)
         pace = self.pace(now, latency_s)
-        return max(0.0, self._next_at - now) if 0 < pace < math.inf else 0.0
+        if not 0 < pace < math.inf:
+            return 0.0
+        return min(ASK_S, self._pacer.wait(now, self._gap * cost, pace, self._most_credit(pace)))
 
     def pace(self, now: float, latency_s: float | None) -> float:
         """Return the units a second that may be spent now; infinity if nothing bounds it."""
-        if not self.is_known:
+        mirror, latency = self.mirror, latency_s or LATENCY_GUESS_S
+        if not mirror.is_known:
             return math.inf
-        latency = latency_s or LATENCY_GUESS_S
         if self._is_short(latency):
-            return EVEN * (self.limit / self._width_s if self.is_window else self.refill)
-        level = max(0.0, self.level)
-        if self.is_window:
-            round_trips = CALM if self._pairs > 1 else CAREFUL
-            left_s = self._ends_at - now
-            return level / max(0.5, left_s / FRONT, min(round_trips * latency, left_s))
-        ahead = AHEAD * latency * min(0.0, self._drift)
-        level = min(level, max(self.level + ahead, self._mean_cost))
-        if self.refill <= 0:
+            return EVEN * (mirror.limit / mirror.width_s if mirror.is_window else mirror.refill)
+        level = max(0.0, mirror.level(now))
+        round_trips_s = CALM * math.sqrt(mirror.company) * latency
+        if mirror.is_window:
+            left_s = mirror.ends_at - now
+            return level / max(0.5, left_s / FRONT, min(round_trips_s, left_s))
+        if not mirror.pairs:
+            return level / max(0.5, round_trips_s)
+        if mirror.refill <= 0:
             return math.inf
-        share = ALONE_RESERVE if self._drift > ALONE * self.refill else SHARED_RESERVE
-        round_trip = 3 * self.refill * latency
-        reserve = max(share * self.limit, round_trip, 2 * self._mean_cost)
-        return self.refill * level / min(reserve, 0.5 * self.limit)
+        share = SHARED_RESERVE if self._is_shared else ALONE_RESERVE
+        reserve = max(share * mirror.limit, 3 * mirror.refill * latency, 2 * self._mean_cost)
+        reserve = min(reserve, 0.5 * mirror.limit)
+        pace = mirror.refill * (level / reserve) ** 2
+        return min(pace, mirror.refill + max(0.0, level - reserve) / round_trips_s)
 
     def on_send(self, now: float, flight: Flight, latency_s: float | None) -> None:
         """Spend a request's cost."""
         self._sent_at = now
         cost = flight.cost[self.unit]
-        self._own = flight.sent_before[self.unit] + cost
         self._mean_cost += 0.05 * (cost - self._mean_cost)
-        if not self.is_known:
-            return
-        pace = self.pace(now, latency_s)
-        if 0 < pace < math.inf:
-            self._next_at = max(now - CATCH_UP_S, self._next_at) + cost / pace
-        self.level -= cost
+        if self.is_known:
+            pace = self.pace(now, latency_s)
+            if 0 < pace < math.inf:
+                self._pacer.spend(now, self._gap * cost, pace, self._most_credit(pace))
+            self._gap = 1 + UNEVEN * (self._uniform() - 0.5) if self._is_shared else 1.0
+        self.mirror.on_send(flight.sent_before[self.unit] + cost, self._mean_cost)
+
+    def _for_all(self, cost: float) -> float:
+        """Return what all spend if each that reads the same headers sends one request."""
+        return cost * (self.mirror.company if self._is_shared else 1.0)
+
+    @property
+    def _is_shared(self) -> bool:
+        return self.mirror.company > ALONE
+
+    def _most_credit(self, pace: float) -> float:
+        return max(1.5 * self._mean_cost, CATCH_UP_S * pace)
 
     def _is_short(self, latency_s: float | None) -> bool:
         """Return whether it is full again before much can be heard of it."""
-        latency = latency_s or LATENCY_GUESS_S
-        if self._pairs <= SHORT_AFTER:
+        mirror, latency = self.mirror, latency_s or LATENCY_GUESS_S
+        if mirror.pairs <= SHORT_AFTER:
             return False
-        if self.is_window:
-            return self._width_s < CALM * latency
-        return self.limit < SHORT * latency * self.refill
+        if mirror.is_window:
+            return mirror.width_s < SHORT_WINDOW * latency
+        return mirror.limit < SHORT * latency * mirror.refill
 
-    def explains(self, latency_s: float | None) -> bool:
+    def explains(self, now: float, latency_s: float | None) -> bool:
         """Return whether a refusal may be this quota's: little is left of it, as far as known."""
-        if self._is_short(latency_s):
+        if self._is_short(latency_s) or not self.is_known:
             return False
-        return self.is_known and self.level < max(EMPTY * self._mean_cost, SHARED_RESERVE * self.limit)
+        return self.mirror.level(now) < max(EMPTY * self._mean_cost, SHARED_RESERVE * self.mirror.limit)
 
-    def on_refused(self) -> None:
+    def on_refused(self, now: float) -> None:
         """Note a 429 in spite of the headers: nothing is left, whatever the mirror says."""
-        if self.is_known:
-            self.level = min(self.level, 0.5 * self._mean_cost)
+        self.mirror.on_refused(now, 0.5 * self._mean_cost)
 
     def on_hints(self, now: float, flight: Flight, hints: ServerHints, *, refused: bool = False) -> None:
         """Take the headers of a reply; good replies without them mean that there is no mirror to be had."""
+        del now
         limit, remaining, reset_s = _figures(self.unit, hints)
-        is_coarse = reset_s is None or max(self._width_s, reset_s) == COARSE_S
+        is_coarse = reset_s is None or max(self.mirror.width_s, reset_s) == COARSE_S
         if limit is None or remaining is None or limit <= 0 or remaining < 0 or is_coarse:
             self._missed += not refused
             if self._missed >= MISSED:
-                self.limit = self.level = math.inf
+                self.mirror.forget()
             return
         if refused and self._missed >= MISSED:
             return
         self._missed = 0 if not refused else self._missed
         own = flight.sent_before[self.unit] + flight.cost[self.unit]
-        reset_s = max(reset_s or 0.0, 0.0)
-        reading = Reading(flight.sent_at, remaining, flight.sent_at + reset_s, own)
-        if self._last is not None and reading.at <= self._last.at:
-            return
-        self._last, self.limit = reading, limit
-        self._learn_drift(reading)
-        if reset_s > 0 and remaining < limit and not self.is_window:
-            refill = (limit - remaining) / reset_s
-            self.refill += (0.3 if self.refill else 1.0) * (refill - self.refill)
-        self._drift = min(self._drift, 0.0 if self.is_window else self.refill)
-        self._ends_at = reading.full_at
-        self._width_s = max(self._width_s, reset_s)
-        self.level = remaining - (self._own - own)
-        self._at = self._heard_at = reading.at
-        self._advance(now)
-
-    def _learn_drift(self, reading: Reading) -> None:
-        pair = self._pair
-        if pair is None:
-            self._pair = reading
-            return
-        span = reading.at - pair.at
-        if span < PAIR_S:
-            return
-        self._pair = reading
-        if reading.remaining - pair.remaining >= 0.3 * self.limit:
-            return
-        stays = abs(reading.full_at - pair.full_at) < 0.3 * span
-        self._window_score += 0.3 * ((1.0 if stays else -1.0) - self._window_score)
-        drift = (reading.remaining - pair.remaining + reading.own - pair.own) / span
-        self._pairs += 1
-        self._drift += max(min(1.0, span), 1 / self._pairs) * (drift - self._drift)
-
-    def _advance(self, now: float) -> None:
-        """Let the mirror drift to ``now``; a window that ended is full again."""
-        trusted = self._heard_at + TRUST_S
-        drifted = self.level + self._drift * max(0.0, min(now, trusted) - min(self._at, trusted))
-        self.level = max(drifted, min(self.level, 0.0))
-        self._at = now
-        if self.is_window and now > self._ends_at:
-            self.level, self._next_at = self.limit, now
-            self._ends_at = now + self._width_s
-        self.level = min(self.level, self.limit)
-
-    def _heard_left(self) -> float:
-        """Return what the last header left to us, without a guess at what others have used since."""
-        return -math.inf if self._last is None else self._last.remaining - (self._own - self._last.own)
+        full_at = flight.sent_at + max(reset_s or 0.0, 0.0)
+        if self.mirror.read(Reading(flight.sent_at, remaining, full_at, own), limit):
+            self._heard_at = flight.sent_at
 
     def _wait_for(self, now: float, cost: float) -> float:
+        mirror = self.mirror
+        silent_since = max(self._heard_at, self._sent_at)
         if self.is_window:
-            worth_asking = self._heard_left() >= max(cost, LEFT * self.limit)
-            ask_at = max(self._heard_at, self._sent_at) + ASK_S if worth_asking else math.inf
-            return max(0.0, min(self._ends_at + 0.02, ask_at) - now)
-        if self.refill <= 0:
+            worth_asking = mirror.heard_left() >= max(self._for_all(cost), LEFT * mirror.limit)
+            ask_at = silent_since + ASK_S if worth_asking else math.inf
+            return max(0.0, min(mirror.ends_at + 0.02, ask_at) - now)
+        if mirror.refill <= 0:
             return ASK_S
-        silent_until = max(self._heard_at, self._sent_at) + max(ASK_S, 2 * cost / self.refill)
-        return max(0.0, min(clamp((cost - self.level) / self.refill, 0.01, 1.0), silent_until - now))
+        silent_until = silent_since + max(ASK_S, 2 * cost / mirror.refill)
+        missing = cost - mirror.level(now)
+        return max(0.0, min(clamp(missing / mirror.refill, 0.01, 1.0), silent_until - now))
 
 
 def _figures(unit: Unit, hints: ServerHints) -> tuple[float | None, float | None, float | None]:

@@ -46,12 +46,15 @@ class Restraint:
         self._changed_at = self._heard_at = self._next_at = 0.0
 
     def wait(self, now: float, pace: float | None) -> float:
-        """Return seconds until a request may go, at a learners' pace in requests a second; 0 if now."""
+        """Return seconds until a request may go, at a learners' pace in requests a second; 0 if now.
+
+        A pace of 0 is that of a quota that believes to be empty: it asks when it has to.
+        """
         return 0.0 if self.share == 1.0 or pace is None else max(0.0, self._next_at - now)
 
     def on_send(self, now: float, pace: float | None) -> None:
         """Note a request that goes out."""
-        if pace is not None:
+        if pace:
             self._next_at = now + 1 / (self.share * pace)
 
     def silence_s(self, silence_s: float) -> float:
