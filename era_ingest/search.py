@@ -65,6 +65,7 @@ def semantic_similarity_lookup(
     book: str | None = None,
     k: int = 10,
     min_score: float | None = None,
+    hybrid: bool = False,
 ) -> list[Hit]:
     """Return the entries and passages nearest in meaning, best first, each text once.
 
@@ -75,13 +76,15 @@ def semantic_similarity_lookup(
         book: Only this book, by its name.
         k: Results, 1 to 1,000.
         min_score: Least cosine similarity, -1 to 1.
+        hybrid: Rank what holds the query's words too (all of them; a quoted phrase, ``or`` and ``-`` as in web
+            searches), and fuse the two rankings.
 
     Raises:
         PermanentError: The request makes no sense.
         ConfigurationError: Nothing was loaded yet, or a setting, model or database is not fit.
         TransientError: The database or the embedder is away; later may help.
     """
-    request = _request(query, domain, category, book, k, min_score)
+    request = _request(query, domain, category, book, k, min_score, hybrid=hybrid)
     return _HOST.submit(lambda searcher: searcher.search(request)).result()
 
 
@@ -93,9 +96,10 @@ async def semantic_similarity_lookup_async(
     book: str | None = None,
     k: int = 10,
     min_score: float | None = None,
+    hybrid: bool = False,
 ) -> list[Hit]:
     """Do as ``semantic_similarity_lookup``, without blocking the event loop."""
-    request = _request(query, domain, category, book, k, min_score)
+    request = _request(query, domain, category, book, k, min_score, hybrid=hybrid)
     return await asyncio.wrap_future(_HOST.submit(lambda searcher: searcher.search(request)))
 
 
@@ -147,9 +151,11 @@ def _request(
     book: str | None,
     k: int,
     min_score: float | None,
+    *,
+    hybrid: bool,
 ) -> SearchRequest:
     words, vector = (query, None) if isinstance(query, str) else ("", query)
-    return SearchRequest(words, vector, domain, category, book, k, min_score)
+    return SearchRequest(words, vector, domain, category, book, k, min_score, hybrid=hybrid)
 
 
 async def enrich(

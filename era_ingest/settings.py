@@ -128,6 +128,11 @@ class Settings(BaseSettings):
         default_factory=dict, description='synonyms, as JSON or a file of it: {"psych": "psychology"}'
     )
     index_min_rows: int = Field(10_000, ge=1, description="rows above which a domain gets an ANN index")
+    index_memory_mb: int = Field(
+        2_048,
+        ge=64,
+        description="what building one ANN index takes of the database's memory, at most, 2^20 bytes",
+    )
     settle_s: float = Field(
         5.0, ge=0, description="a file is taken once it has not changed for so long, seconds"
     )

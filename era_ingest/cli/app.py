@@ -106,4 +106,14 @@ def is_terminal() -> bool:
 
 def load_commands() -> None:
     """Hang the commands on the root; each module does so when it is imported."""
-    from era_ingest.cli import bench, database, dev, ingest, inspect, quarantine, search, serve  # noqa: F401
+    from era_ingest.cli import (  # noqa: F401
+        bench,
+        bench_service,
+        database,
+        dev,
+        ingest,
+        inspect,
+        quarantine,
+        search,
+        serve,
+    )

@@ -85,7 +85,7 @@ def controller(
             json.dumps({"bench": "controller", "seeds": list(drawn), "rows": [r.as_dict() for r in rows]})
         )
     else:
-        _print(bench_controller.build_table(rows))
+        print_tables(bench_controller.build_table(rows))
 
 
 @bench.command()
@@ -147,7 +147,7 @@ def live(
         found = {"rows": [row.as_dict() for row in rows], "load_average": round(load_average(), 2)}
         click.echo(json.dumps({"bench": "live", **found}))
     else:
-        _print(bench_live.build_table(rows))
+        print_tables(bench_live.build_table(rows))
 
 
 @bench.command()
@@ -240,7 +240,7 @@ def ingest(
     if as_json:
         click.echo(json.dumps(found.as_dict()))
     else:
-        _print(build_ratio_table(found), build_program_table(found))
+        print_tables(build_ratio_table(found), build_program_table(found))
 
 
 @bench.command()
@@ -279,10 +279,11 @@ def _show(found: Benchmark, plot: Path | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.as_dict()))
     else:
-        _print(*build_tables(found))
+        print_tables(*build_tables(found))
 
 
-def _print(*tables: object) -> None:
+def print_tables(*tables: object) -> None:
+    """Print tables to the terminal."""
     from rich.console import Console
 
     console = Console()

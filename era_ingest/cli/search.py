@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 )
 @click.option("--book", help="Only this book, by its name.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1, 1000), help="Results, at most.")
+@click.option(
+    "--hybrid", is_flag=True, help="Rank what holds the words of TEXT too, and fuse the two rankings."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def search(
@@ -34,13 +37,15 @@ def search(
     category: str | None,
     book: str | None,
     k: int,
+    hybrid: bool,
     as_json: bool,
 ) -> None:
     """Find the entries and passages nearest in meaning to TEXT.
 
-    The score is the cosine similarity, at most 1.
+    The score is the cosine similarity, at most 1. A hybrid search takes TEXT as search engines do: all words, "a
+    phrase", or, -without; what holds them comes in beside what is near in meaning.
     """
-    request = SearchRequest(text=text, domain=domain, category=category, book=book, k=k)
+    request = SearchRequest(text=text, domain=domain, category=category, book=book, k=k, hybrid=hybrid)
     hits = run_async(search_once(settings_of(ctx), request))
     if as_json:
         click.echo(

@@ -9,7 +9,7 @@ from era_ingest.core.names import DomainName
 from era_ingest.pipelines.retrying import patient, retry_transient
 from era_ingest.store import views
 from era_ingest.store.domains import category_counts, domain_states, mark_indexed
-from era_ingest.store.indexes import IndexReport, ensure_domain_index
+from era_ingest.store.indexes import IndexReport, ensure_domain_index, ensure_words_index
 from era_ingest.store.models import active_model
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ async def stale_indexes(services: Services) -> list[str]:
 async def refresh_domain_indexes(
     services: Services, domains: Collection[str] | None = None
 ) -> list[DomainIndexReport]:
-    """Look after domains, and after the index over all of them; None: those that are stale."""
+    """Look after domains, and after the indexes over all of them; None: those that are stale."""
     names = await stale_indexes(services) if domains is None else sorted(set(domains))
     await retry_transient(lambda: views.ensure_views(services.database, names))
     reports = [await refresh_domain_index(services, name) for name in names]
     if names:
-        await _refresh_index_of_all(services)
+        await _refresh_indexes_of_all(services)
         await retry_transient(lambda: views.drop_empty_views(services.database, names))
     return reports
 
@@ -71,7 +71,11 @@ async def refresh_domain_index(services: Services, domain: str) -> DomainIndexRe
     index = None
     if model is not None:
         index = await ensure_domain_index(
-            services.database, model, domain, min_rows=services.settings.index_min_rows
+            services.database,
+            model,
+            domain,
+            min_rows=services.settings.index_min_rows,
+            memory_mb=services.settings.index_memory_mb,
         )
     if state is not None:
         async with services.database.connection() as conn:
@@ -81,8 +85,15 @@ async def refresh_domain_index(services: Services, domain: str) -> DomainIndexRe
 
 
 @patient
-async def _refresh_index_of_all(services: Services) -> None:
+async def _refresh_indexes_of_all(services: Services) -> None:
     async with services.database.connection() as conn:
         model = await active_model(conn)
     if model is not None:
-        await ensure_domain_index(services.database, model, None, min_rows=services.settings.index_min_rows)
+        await ensure_domain_index(
+            services.database,
+            model,
+            None,
+            min_rows=services.settings.index_min_rows,
+            memory_mb=services.settings.index_memory_mb,
+        )
+        await ensure_words_index(services.database, model)

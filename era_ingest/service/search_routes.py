@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -11,9 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from era_ingest.core.model import Category
 from era_ingest.pipelines.search import MAX_RESULTS, SearchRequest
 from era_ingest.search import enrich
-from era_ingest.service.parts import Parts, parts_of
+from era_ingest.service.parts import parts_of
 from era_ingest.store.search import Hit
-from era_ingest.store.sources import Provenance, provenance
+from era_ingest.store.sources import Provenance
 
 MAX_QUERY_CHARS = 8_192
 MAX_NAME_CHARS = 4_096
@@ -48,6 +49,11 @@ class SearchBody(BaseModel):
     book: Name | None = Field(None, description="only this book, by its name")
     k: int = Field(10, ge=1, le=MAX_RESULTS, description="results, at most")
     min_score: Score | None = Field(None, description="least cosine similarity")
+    hybrid: bool = Field(
+        False,
+        description="rank what holds the words of `text` too (all of them; a quoted phrase, `or` and `-` as in web "
+        "searches), and fuse the two rankings",
+    )
 
     @model_validator(mode="after")
     def _one_query(self) -> "SearchBody":
@@ -89,6 +95,7 @@ class Result(BaseModel):
     start_char: int | None = Field(description="where a passage begins in its chapter's text")
     end_char: int | None
     also_in: list[Place] = Field(description="other places of the same text")
+    fused: float | None = Field(description="what a hybrid search ranks by; null: it was none")
     source: Source | None = Field(description="null: the book was removed while it was searched")
 
 
@@ -121,10 +128,11 @@ async def search(request: Request, body: SearchBody) -> SearchResults:
         book=body.book,
         k=body.k,
         min_score=body.min_score,
+        hybrid=body.hybrid,
     )
     async with asyncio.timeout(parts.settings.serve_timeout_s):
-        hits = await parts.searcher.search(asked)
-        return SearchResults(results=await add_sources(parts, hits))
+        found = await parts.searcher.find(asked)
+    return SearchResults(results=show_results(found.hits, found.sources))
 
 
 @router.get("/context", summary="The doctrine that bears on a question, within a budget of tokens")
@@ -140,14 +148,12 @@ async def context(
     parts = parts_of(request)
     async with asyncio.timeout(parts.settings.serve_timeout_s):
         found = await enrich(parts.searcher, query, domain, k, max_tokens, min_score)
-        results = await add_sources(parts, found.hits)
+        results = show_results(found.hits, await parts.searcher.sources(found.hits))
     return Context(query=query, text=found.text, tokens=round(found.tokens, 1), results=results)
 
 
-async def add_sources(parts: Parts, hits: list[Hit] | tuple[Hit, ...]) -> list[Result]:
+def show_results(hits: Sequence[Hit], origins: Mapping[str, Provenance]) -> list[Result]:
     """Return hits for JSON, each with its provenance."""
-    async with parts.services.database.connection() as conn:
-        origins = await provenance(conn, {hit.book for hit in hits})
     return [
         Result.model_validate({**hit.as_dict(), "source": _source(hit, origins.get(hit.book))})
         for hit in hits

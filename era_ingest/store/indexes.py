@@ -1,4 +1,4 @@
-"""ANN indexes: one HNSW index over all rows of a model's table, and one for each domain that is large enough.
+"""Indexes for searching: HNSW over all rows of a model's table and over each large domain; one for the words.
 
 Below some 10,000 rows an exact scan is as fast and always right, so there is none. Indexes are built after
 the load, without blocking readers or writers, and dropped when a domain has shrunk to half the size. The
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import errors, sql
 
 from era_ingest.core.names import MAX_IDENTIFIER_BYTES, DomainName, Identifier
+from era_ingest.store.words import DOCUMENT, WORDS_MIN_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,8 +31,13 @@ MAX_VECTOR_DIMENSIONS = 2_000
 """What an HNSW index takes as ``vector`` (pgvector, HNSW_MAX_DIM)."""
 MAX_HALFVEC_DIMENSIONS = 4_000
 """What it takes as ``halfvec``; larger vectors are searched exactly."""
+MEMORY_MB = 2_048
+"""What building one index takes of the server's memory, at most, 2^20 bytes; a graph that outgrows it is built many
+times slower."""
 _BUILD_LOCKS = 0x65726106
-_MAINTENANCE_MEMORY = "512MB"
+_LEAST_MEMORY_MB = 64
+_GRAPH_BYTES_A_ROW = 600
+"""Of a graph in memory besides the vectors: neighbours by level (m is 16), and what each row needs itself."""
 
 
 class IndexAction(StrEnum):
@@ -64,7 +70,12 @@ class IndexReport:
 
 
 async def ensure_domain_index(
-    db: Database, model: Model, domain: str | None, *, min_rows: int = INDEX_MIN_ROWS
+    db: Database,
+    model: Model,
+    domain: str | None,
+    *,
+    min_rows: int = INDEX_MIN_ROWS,
+    memory_mb: int = MEMORY_MB,
 ) -> IndexReport:
     """Build the index of a domain if it has more than ``min_rows`` rows, drop it below half of that.
 
@@ -73,33 +84,56 @@ async def ensure_domain_index(
         model: The model whose table is looked at.
         domain: The domain; None: the index over all rows.
         min_rows: Up to so many rows an exact scan is right, >= 1.
+        memory_mb: What building it may take of the server's memory, 2^20 bytes.
     """
     name = index_name(model, domain)
-    identifier = sql.Identifier("era", name.value)
     async with _autocommit(db) as conn:
         rows = await _count(conn, model, domain)
         if model.dimensions > MAX_HALFVEC_DIMENSIONS:
             return IndexReport(name.value, rows, IndexAction.IMPOSSIBLE)
-        valid = await _is_valid(conn, name)
-        if valid and rows >= min_rows / 2:
-            return IndexReport(name.value, rows, IndexAction.KEPT)
-        if valid is None and rows <= min_rows:
-            return IndexReport(name.value, rows, IndexAction.NONE)
-        cursor = await conn.execute(
-            "select pg_try_advisory_lock(%s, hashtext(%s))", (_BUILD_LOCKS, name.value)
-        )
-        row = await cursor.fetchone()
-        if row is None or not row[0]:
-            return IndexReport(name.value, rows, IndexAction.BUSY)
-        try:
-            if valid is not None:  # too few rows by now, or left over from a build that crashed
-                await conn.execute(sql.SQL("drop index concurrently if exists {}").format(identifier))
-            if rows <= min_rows:
-                return IndexReport(name.value, rows, IndexAction.DROPPED)
-            await _build(conn, model, domain, name)
-        finally:
-            await conn.execute("select pg_advisory_unlock(%s, hashtext(%s))", (_BUILD_LOCKS, name.value))
-    return IndexReport(name.value, rows, IndexAction.BUILT)
+        needed_mb = rows * (4 * model.dimensions + _GRAPH_BYTES_A_ROW) // 2**20
+        build = _Build(_ann(model, domain), max(_LEAST_MEMORY_MB, min(needed_mb, memory_mb)))
+        return IndexReport(name.value, rows, await _ensure(conn, model, name, build, rows, min_rows))
+
+
+async def ensure_words_index(db: Database, model: Model, *, min_rows: int = WORDS_MIN_ROWS) -> IndexReport:
+    """Build the index of the words of all rows if there are more than ``min_rows``, drop it below half of that.
+
+    Args:
+        db: The database; one connection is used outside a transaction.
+        model: The model whose table is looked at.
+        min_rows: Up to so many rows are read one by one, >= 1.
+    """
+    name = Identifier(f"vectors_{model.id}_words")
+    async with _autocommit(db) as conn:
+        rows = await _count(conn, model, None)
+        build = _Build(sql.SQL("gin ({})").format(DOCUMENT), _LEAST_MEMORY_MB)
+        return IndexReport(name.value, rows, await _ensure(conn, model, name, build, rows, min_rows))
+
+
+async def _ensure(
+    conn: AsyncConnection[Any], model: Model, name: Identifier, build: _Build, rows: int, min_rows: int
+) -> IndexAction:
+    """Build an index, drop it, or leave it as it is."""
+    identifier = sql.Identifier("era", name.value)
+    valid = await _is_valid(conn, name)
+    if valid and rows >= min_rows / 2:
+        return IndexAction.KEPT
+    if valid is None and rows <= min_rows:
+        return IndexAction.NONE
+    cursor = await conn.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (_BUILD_LOCKS, name.value))
+    row = await cursor.fetchone()
+    if row is None or not row[0]:
+        return IndexAction.BUSY
+    try:
+        if valid is not None:  # too few rows by now, or left over from a build that crashed
+            await conn.execute(sql.SQL("drop index concurrently if exists {}").format(identifier))
+        if rows <= min_rows:
+            return IndexAction.DROPPED
+        await _build(conn, model, name, build)
+    finally:
+        await conn.execute("select pg_advisory_unlock(%s, hashtext(%s))", (_BUILD_LOCKS, name.value))
+    return IndexAction.BUILT
 
 
 async def list_indexes(conn: AsyncConnection[Any], model: Model) -> dict[str, bool]:
@@ -135,33 +169,44 @@ def distance_expression(model: Model) -> tuple[sql.Composable, sql.Composable]:
     return sql.SQL("(embedding::halfvec({}))").format(size), sql.SQL("halfvec_cosine_ops")
 
 
-async def _build(conn: AsyncConnection[Any], model: Model, domain: str | None, name: Identifier) -> None:
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """How an index is built: ``method (what)``, and with how much memory, 2^20 bytes."""
+
+    using: sql.Composable
+    memory_mb: int
+
+
+def _ann(model: Model, domain: str | None) -> sql.Composed:
     expression, operators = distance_expression(model)
     where = (
         sql.SQL("")
         if domain is None
         else sql.SQL(" where domains @> array[{}]").format(sql.Literal(DomainName(domain).value))
     )
-    await conn.execute("select set_config('maintenance_work_mem', %s, false)", (_MAINTENANCE_MEMORY,))
+    return sql.SQL("hnsw ({} {}){}").format(expression, operators, where)
+
+
+async def _build(conn: AsyncConnection[Any], model: Model, name: Identifier, build: _Build) -> None:
+    statement = sql.SQL("create index concurrently {name} on {table} using {using}").format(
+        name=sql.Identifier(name.value), table=model.table, using=build.using
+    )
+    drop = sql.SQL("drop index concurrently if exists {}").format(sql.Identifier("era", name.value))
+    await conn.execute("select set_config('maintenance_work_mem', %s, false)", (f"{build.memory_mb}MB",))
     try:
-        await conn.execute(
-            sql.SQL(
-                "create index concurrently {name} on {table} using hnsw ({what} {operators}){where}"
-            ).format(
-                name=sql.Identifier(name.value),
-                table=model.table,
-                what=expression,
-                operators=operators,
-                where=where,
-            )
-        )
+        try:
+            await conn.execute(statement)
+        except errors.DiskFull:
+            # Workers share their memory through /dev/shm, of which containers have 64 MB: alone it needs none.
+            await conn.execute(drop)
+            await conn.execute("set max_parallel_maintenance_workers = 0")
+            await conn.execute(statement)
     except errors.Error:
-        await conn.execute(
-            sql.SQL("drop index concurrently if exists {}").format(sql.Identifier("era", name.value))
-        )
+        await conn.execute(drop)
         raise
     finally:
         await conn.execute("reset maintenance_work_mem")
+        await conn.execute("reset max_parallel_maintenance_workers")
 
 
 async def _is_valid(conn: AsyncConnection[Any], name: Identifier) -> bool | None:

@@ -13,7 +13,7 @@ from era_ingest.service.pages.reading import DomainCounts, reading
 from era_ingest.service.pages.rendering import render
 from era_ingest.service.parts import Parts, parts_of
 from era_ingest.service.problems import problem_of
-from era_ingest.service.search_routes import MAX_QUERY_CHARS, Result, add_sources
+from era_ingest.service.search_routes import MAX_QUERY_CHARS, Result, show_results
 from era_ingest.store import browsing
 
 CHOICES = (10, 25, 50)
@@ -51,7 +51,8 @@ async def search(
     if asked.text:
         try:
             async with asyncio.timeout(parts.settings.serve_timeout_s):
-                results = await add_sources(parts, await parts.searcher.search(asked))
+                found = await parts.searcher.find(asked)
+                results = show_results(found.hits, found.sources)
         except EraError as refused:
             error, status = refused.message, problem_of(refused).status
     return render(

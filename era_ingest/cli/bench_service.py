@@ -1,0 +1,74 @@
+"""``era bench search``: what those who ask the service wait for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from era_ingest.cli.app import run_async, settings_of
+from era_ingest.cli.bench import bench, print_tables
+
+_PLOT = click.Path(path_type=Path, dir_okay=False, writable=True)
+
+
+@bench.command()
+@click.option(
+    "--rows",
+    "sizes",
+    multiple=True,
+    type=click.IntRange(10),
+    help="A size; repeatable. [1376, 50000, 500000]",
+)
+@click.option("--dimensions", default=768, show_default=True, type=click.IntRange(32, 2_000))
+@click.option(
+    "-n", "--questions", default=200, show_default=True, type=click.IntRange(1), help="Searches a filter."
+)
+@click.option(
+    "--hey",
+    "load_tool_s",
+    default=0,
+    metavar="SECONDS",
+    type=click.IntRange(0),
+    help="Then let `hey` (a load tool; Debian has it) ask the service for so long by 1, 4 and 16 callers, at the last "
+    "size.",
+)
+@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the 95th percentiles (PNG or SVG).")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+@click.pass_context
+def search(
+    ctx: click.Context,
+    sizes: tuple[int, ...],
+    dimensions: int,
+    questions: int,
+    load_tool_s: int,
+    plot: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Measure searches by size and filter, in the process and over HTTP: p50, p95, recall against exact search.
+
+    Rows are made up: vectors around the centres of topics, texts of the topics' words; questions are none of them. The
+    embedding of the query is not in it. Uses a scratch database where ERA_DATABASE_URL says, else a scratch embedded
+    server; 500,000 rows of 768 floats take about 6 GB of its disk and some minutes to index.
+    """
+    from era_ingest.bench import search_view
+    from era_ingest.bench.search import SIZES, bench_search
+
+    found = run_async(
+        bench_search(
+            settings_of(ctx),
+            sizes=sizes or SIZES,
+            dimensions=dimensions,
+            questions=questions,
+            load_tool_s=load_tool_s,
+            on_step=lambda line: click.echo(line, err=True),
+        )
+    )
+    if plot is not None:
+        search_view.plot(found, plot)
+    if as_json:
+        click.echo(json.dumps(found.as_dict()))
+    else:
+        print_tables(*search_view.build_tables(found))
