@@ -21,9 +21,10 @@ from dagster._core.storage.tags import PRIORITY_TAG, WILL_RETRY_TAG
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from era_ingest.errors import ConflictError, StoreUnavailableError
+from era_ingest.orchestration.asking import UNFINISHED
 from era_ingest.orchestration.instance import open_instance
 from era_ingest.orchestration.jobs import INGEST_JOB, books_config
-from era_ingest.orchestration.partitions import BOOKS, build_target
+from era_ingest.orchestration.partitions import BOOKS, PARTITION_TAG, build_target
 from era_ingest.orchestration.run_facts import read_facts
 from era_ingest.orchestration.run_views import RunViews
 
@@ -58,6 +59,12 @@ def open_run_queue(settings: Settings, definitions: dg.Definitions) -> Iterator[
     """
     with open_instance(settings, capture_prints=False) as instance:
         yield DagsterRunQueue(instance, definitions.resolve_job_def(INGEST_JOB))
+
+
+def books_of_unfinished_jobs(instance: dg.DagsterInstance) -> set[str]:
+    """Return the partition keys of the books whose jobs wait in the queue or are at work."""
+    unfinished = dg.RunsFilter(tags=LAUNCHED_BY, statuses=list(UNFINISHED))
+    return {run.tags[PARTITION_TAG] for run in instance.get_runs(unfinished)}
 
 
 class DagsterRunQueue:
@@ -112,7 +119,7 @@ class DagsterRunQueue:
         runs: dict[str, list[dg.RunRecord]] = {}
         for record in self._records(job_ids):
             runs.setdefault(record.dagster_run.tags[JOB_TAG], []).append(record)
-        return {job_id: self._views.view(records[0], len(records)) for job_id, records in runs.items()}
+        return {job_id: self._views.view(records) for job_id, records in runs.items()}
 
     def facts(self) -> RunFacts:
         """Return how all runs together stand."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -50,19 +51,26 @@ class RunViews:
         self._kept: OrderedDict[str, RunView] = OrderedDict()
         self._lock = threading.Lock()
 
-    def view(self, record: dg.RunRecord, attempts: int) -> RunView:
-        """Return how a job stands by its latest run.
+    def view(self, records: Sequence[dg.RunRecord]) -> RunView:
+        """Return how a job stands: by its latest run, and as far as any of its runs came.
+
+        What a failed run finished is kept, so that the next one passes it quickly: progress does not go back.
 
         Args:
-            record: The latest run.
-            attempts: How many runs there were.
+            records: All runs of the job, the latest first.
         """
+        latest, *earlier = [self._of_run(record) for record in records]
+        furthest = max((view.progress for view in earlier), default=0)
+        return replace(latest, attempts=len(records), progress=max(latest.progress, furthest))
+
+    def _of_run(self, record: dg.RunRecord) -> RunView:
+        """Return how a job stands whose only run is this one."""
         run = record.dagster_run
         with self._lock:
             kept = self._kept.get(run.run_id)
         if kept is not None and not run.is_complete_and_waiting_to_retry:
             return kept
-        view = self._build(record, attempts)
+        view = self._build(record)
         if view.state.ended:
             with self._lock:
                 self._kept[run.run_id] = view
@@ -70,7 +78,7 @@ class RunViews:
                     self._kept.popitem(last=False)
         return view
 
-    def _build(self, record: dg.RunRecord, attempts: int) -> RunView:
+    def _build(self, record: dg.RunRecord) -> RunView:
         run = record.dagster_run
         state = _STATES.get(run.status, JobState.RUNNING)
         if run.is_complete_and_waiting_to_retry:
@@ -79,15 +87,16 @@ class RunViews:
         if state is JobState.SUCCEEDED and facts.quarantined:
             state = JobState.PARTLY
         loaded = state in {JobState.SUCCEEDED, JobState.PARTLY}
+        left = facts.seconds_left(self._clock()) if state is JobState.RUNNING else None
         return RunView(
             state=state,
             progress=100 if loaded else facts.progress,
-            stages=facts.stages(),
+            stages=facts.stages(record.start_time, left),
             run_id=run.run_id,
-            attempts=attempts,
+            attempts=1,
             started_at=record.start_time,
             ended_at=record.end_time if state.ended else None,
-            seconds_left=facts.seconds_left(self._clock()) if state is JobState.RUNNING else None,
+            seconds_left=left,
             quarantined=facts.quarantined,
             error=facts.error if run.status is dg.DagsterRunStatus.FAILURE else None,
         )
@@ -110,6 +119,7 @@ class _Facts:
         self._made: dict[str, Mapping[str, Any]] = {}
         self._seen: Mapping[str, Any] = {}
         self._seen_at = 0.0
+        self._share = 0.0
         self.error: str | None = None
         for entry in events:
             event = entry.dagster_event
@@ -121,9 +131,12 @@ class _Facts:
             self.error = _words_of(event)
         elif event.is_run_failure:
             self.error = self.error or _bounded(event.message or "")
-        elif event.event_type is dg.DagsterEventType.ASSET_OBSERVATION and not self._seen:
-            self._seen = _values(event.asset_observation_data.asset_observation.metadata)
-            self._seen_at = timestamp
+        elif event.event_type is dg.DagsterEventType.ASSET_OBSERVATION:
+            seen = _values(event.asset_observation_data.asset_observation.metadata)
+            # The share is of an estimate, which may grow while books are read; what was told stands.
+            self._share = max(self._share, float(seen.get("share done", 0.0)))
+            if not self._seen:
+                self._seen, self._seen_at = seen, timestamp
         elif event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
             made = event.step_materialization_data.materialization
             self._made.setdefault(made.asset_key.path[-1], _values(made.metadata))
@@ -137,16 +150,25 @@ class _Facts:
     @property
     def progress(self) -> int:
         """Percent done while the run goes on; never 100."""
-        return min(99, int(100 * float(self._seen.get("share done", 0.0))))
+        return min(99, int(100 * self._share))
 
     def seconds_left(self, now: float) -> float | None:
         """Return the estimate of the latest observation, less what has passed since."""
         left = self._seen.get("seconds left, about")
         return None if left is None else max(0.0, round(float(left) - (now - self._seen_at), 1))
 
-    def stages(self) -> tuple[StageProgress, ...]:
-        """Return each stage's progress."""
-        return tuple(self._stage(stage) for stage in Stage)
+    def stages(self, started_at: float | None, seconds_left: float | None) -> tuple[StageProgress, ...]:
+        """Return each stage's progress.
+
+        Args:
+            started_at: When the run started: its stages overlap from there on.
+            seconds_left: Of the run, while it goes on: a stage that is not done ends with it.
+        """
+        stages = [self._stage(stage) for stage in Stage]
+        return tuple(
+            replace(s, started_at=started_at, seconds_left=None if s.done == s.total else seconds_left)
+            for s in stages
+        )
 
     def _stage(self, stage: Stage) -> StageProgress:
         made = self._made.get(stage.value)

@@ -13,9 +13,11 @@ from era_ingest.orchestration.asking import Asked, decide, digest_of, last_run, 
 from era_ingest.orchestration.jobs import books_config, domains_config, ingest_job, ministers_job
 from era_ingest.orchestration.partitions import BOOKS, DOMAINS, PARTITION_TAG, build_target
 from era_ingest.orchestration.resources import EraResource
+from era_ingest.orchestration.run_queue import books_of_unfinished_jobs
 from era_ingest.pipelines.arrivals import Landing, look, root_of
 from era_ingest.pipelines.ministers import stale_ministers
 from era_ingest.store.domains import stale_domains
+from era_ingest.store.jobs import unrequested
 from era_ingest.store.views import existing_views
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ LONGEST_WAIT_S = 600.0
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Looks into the landing folder and asks for ONE run that loads what is new or changed (once it has "
     "not changed for ERA_SETTLE_S seconds) and takes out what was removed. A failed run is asked for again, with "
-    "growing pauses.",
+    "growing pauses. A book that was posted is left to its job.",
 )
 def landing_sensor(context: dg.SensorEvaluationContext, era: EraResource) -> dg.SensorResult | dg.SkipReason:
     """Ask for a run of the books that arrived, changed or went."""
@@ -46,10 +48,11 @@ def landing_sensor(context: dg.SensorEvaluationContext, era: EraResource) -> dg.
     if not folder.is_dir():
         return dg.SkipReason(f"there is no landing folder {folder} yet")
     try:
-        landing = asyncio.run(_look(era))
+        landing, on_their_way = asyncio.run(_look(era))
     except TransientError as error:
         return dg.SkipReason(error.message)
-    delta = landing.delta
+    # In this order: a job that is between the two questions is in the second answer.
+    delta = landing.delta.without(on_their_way | books_of_unfinished_jobs(context.instance))
     todo = [f"{s.slug}={s.fingerprint}" for s in (*delta.new, *delta.changed)] + [
         f"-{s}" for s in delta.removed
     ]
@@ -66,9 +69,12 @@ def landing_sensor(context: dg.SensorEvaluationContext, era: EraResource) -> dg.
     return _request(context, delta, answer.asked)
 
 
-async def _look(era: EraResource) -> Landing:
+async def _look(era: EraResource) -> tuple[Landing, set[str]]:
+    """Return what lies in the landing folder, and the books of jobs that are on their way into the queue."""
     async with era.services() as services:
-        return await look(services, settle_s=services.settings.settle_s)
+        landing = await look(services, settle_s=services.settings.settle_s)
+        async with services.database.connection() as conn:
+            return landing, {job.slug for job in await unrequested(conn)}
 
 
 def _request(context: dg.SensorEvaluationContext, delta: LandingDelta, asked: Asked) -> dg.SensorResult:

@@ -38,6 +38,8 @@ class StageProgress:
         done: How many are done.
         total: How many there are; None: not known yet.
         seconds: How long it was busy, once that is known.
+        started_at: When it started, seconds since 1970; None: not yet.
+        seconds_left: Estimate while the run goes on; None: unknown, or done.
     """
 
     name: str
@@ -45,6 +47,8 @@ class StageProgress:
     done: int
     total: int | None
     seconds: float | None = None
+    started_at: float | None = None
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class RunView:
 
     Attributes:
         state: How the job stands.
-        progress: Percent done, 0 to 100.
+        progress: Percent done, 0 to 100; never less than it was.
         stages: Each stage's progress, in their order.
         run_id: The latest run.
         attempts: How many runs there were.

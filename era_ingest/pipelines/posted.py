@@ -6,6 +6,7 @@ What is handed in becomes a file of the landing folder, by the rules that hold f
 from __future__ import annotations
 
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -137,6 +138,14 @@ def check_landed(root: Path, name: str, options: ReadOptions) -> PostedBook:
     except MalformedDocumentError as error:
         raise _refusal(error) from error
     return PostedBook(name, source.slug, "", b"", defects)
+
+
+def find_landed(root: Path, name: str) -> BookSource | None:
+    """Return the book that lies in the landing folder under a name; None: there is none that can be taken."""
+    found = _places(root, name)
+    with suppress(ConfigurationError):
+        return landing.source_of(found[0], known_formats()) if found else None
+    return None
 
 
 def place(root: Path, book: PostedBook) -> None:

@@ -11,15 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID, uuid4
 
 from era_ingest.errors import ConflictError, EraError, NotFoundError, QueueFullError
+from era_ingest.pipelines.arrivals import root_of
 from era_ingest.pipelines.jobs import JobState, RunView, Ticket
-from era_ingest.pipelines.posted import place
+from era_ingest.pipelines.posted import find_landed, place
 from era_ingest.store import jobs as rows
+from era_ingest.store.catalogue import mark_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -178,14 +181,17 @@ class Jobs:
     async def cancel(self, job_id: UUID) -> Job:
         """Take a job out of the queue, or end it; return how it stands then.
 
+        Its book stays in the landing folder, and no sensor asks for it as it is there.
+
         Raises:
             NotFoundError: There is none of this id.
             ConflictError: It has ended already.
         """
-        await self.find(job_id)
+        job = await self.find(job_id)
         if job_id in self._requests:
             await asyncio.shield(self._requests[job_id])
         await self._in_thread(partial(self._queue.cancel, str(job_id)))
+        await self._leave_alone(job.row.book)
         return await self.find(job_id)
 
     async def ping(self) -> None:
@@ -239,6 +245,14 @@ class Jobs:
             raise
         async with self._services.database.connection() as conn:
             await rows.mark_placed(conn, job_id)
+
+    async def _leave_alone(self, book: str) -> None:
+        """Note in the catalogue that nothing is to be done for a book as it lies in the landing folder."""
+        root = root_of(self._services.settings)
+        source = await self._in_thread(partial(find_landed, root, book))
+        if source is not None:
+            async with self._services.database.connection() as conn:
+                await mark_done(conn, [source], [], datetime.now(UTC))
 
     async def _request(self, job_id: UUID, slug: str, priority: int) -> None:
         """Request a job's run; what fails is left for `recover`."""

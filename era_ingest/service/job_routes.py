@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import PurePath
 from typing import Annotated, Any
 from uuid import UUID
@@ -29,6 +30,12 @@ LOOK_EVERY_S = 1.0
 KEEP_ALIVE_S = 15.0
 LONGEST_STREAM_S = 3_600.0
 """A stream ends after so long; whoever follows connects again, as browsers do by themselves."""
+_EVER_CHANGING: dict[str, Any] = {
+    "seconds": True,
+    "seconds_left": True,
+    "stages": {"__all__": {"seconds_left"}},
+}
+"""What alone is no change that followers are told."""
 _SUFFIXES = {"application/json": "json", "text/markdown": "md", "text/plain": "txt"}
 _BY_SUFFIX = {"json": "json", "md": "md", "markdown": "md", "txt": "txt"}
 
@@ -55,7 +62,9 @@ class Stage(BaseModel):
     unit: str = Field(description="what is counted: books or texts")
     done: int
     total: int | None = Field(description="null: not known yet")
+    started_at: datetime | None = Field(description="stages overlap; null: not yet")
     seconds: float | None = Field(description="how long it was busy; null: not known yet")
+    seconds_left: float | None = Field(description="an estimate; null: unknown, or done")
 
 
 class JobBody(BaseModel):
@@ -201,35 +210,56 @@ async def cancel_job(request: Request, job_id: UUID) -> JobBody:
     "/jobs/{job_id}/events",
     summary="Follow a job",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "an event `job` at each change"}},
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "an event `job` at each change"},
+        204: {"description": "it has ended, and the last event was seen"},
+    },
 )
-async def follow_job(request: Request, job_id: UUID) -> Response:
-    """Send how a job stands at each change, as server-sent events, until it has ended."""
+async def follow_job(
+    request: Request,
+    job_id: UUID,
+    last_event_id: Annotated[
+        str | None, Header(max_length=MAX_KEY_CHARS, description="of the event that was seen last")
+    ] = None,
+) -> Response:
+    """Send how a job stands, at once and at each change, as server-sent events, until it has ended.
+
+    Who comes back with the event's id is sent what changed since; 204 once that is nothing more, ever: a browser then
+    stops to come back.
+    """
     parts = parts_of(request)
     job = await parts.jobs.find(job_id)
+    if job.run.state.ended and last_event_id == _event_id(job):
+        return Response(status_code=204)
     if parts.streams >= MAX_STREAMS:
         wait = {"Retry-After": "5"}
         return Problem(
             503, "too_many_streams", "Too many jobs are followed at once.", headers=wait
         ).response()
-    return StreamingResponse(_events(parts, job), media_type="text/event-stream")
+    return StreamingResponse(_events(parts, job, last_event_id), media_type="text/event-stream")
 
 
-async def _events(parts: Parts, job: Job) -> AsyncIterator[str]:
+async def _events(parts: Parts, job: Job, last: str | None) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
-    end, silent_since, last = loop.time() + LONGEST_STREAM_S, loop.time(), ""
+    end, silent_since = loop.time() + LONGEST_STREAM_S, loop.time()
     with parts.streaming():
         while True:
-            shown = show_job(job).model_dump_json(exclude={"seconds", "seconds_left"})
-            if shown != last:
-                yield f"event: job\ndata: {show_job(job).model_dump_json()}\n\n"
-                last, silent_since = shown, loop.time()
+            event_id = _event_id(job)
+            if event_id != last:
+                yield f"event: job\nid: {event_id}\ndata: {show_job(job).model_dump_json()}\n\n"
+                last, silent_since = event_id, loop.time()
             elif loop.time() - silent_since >= KEEP_ALIVE_S:
                 yield ": still there\n\n"
                 silent_since = loop.time()
             if job.run.state.ended or loop.time() >= end or await parts.ends_within(LOOK_EVERY_S):
                 return
             job = await parts.jobs.find(job.row.id)
+
+
+def _event_id(job: Job) -> str:
+    """Return what tells how a job stands from how it stood before."""
+    shown = show_job(job).model_dump_json(exclude=_EVER_CHANGING)
+    return blake2b(shown.encode(), digest_size=8).hexdigest()
 
 
 def show_job(job: Job) -> JobBody:
@@ -242,7 +272,16 @@ def show_job(job: Job) -> JobBody:
         state=run.state,
         progress=run.progress,
         stages=[
-            Stage(name=s.name, unit=s.unit, done=s.done, total=s.total, seconds=s.seconds) for s in run.stages
+            Stage(
+                name=s.name,
+                unit=s.unit,
+                done=s.done,
+                total=s.total,
+                started_at=_time(s.started_at),
+                seconds=s.seconds,
+                seconds_left=s.seconds_left,
+            )
+            for s in run.stages
         ],
         priority=job.row.priority,
         accepted_at=job.row.accepted_at,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,6 +58,14 @@ class LandingDelta:
     def __bool__(self) -> bool:
         """True if a run is due."""
         return bool(self.new or self.changed or self.removed)
+
+    def without(self, slugs: Collection[str]) -> LandingDelta:
+        """Return it without new and changed books that somebody else looks after."""
+        return replace(
+            self,
+            new=tuple(source for source in self.new if source.slug not in slugs),
+            changed=tuple(source for source in self.changed if source.slug not in slugs),
+        )
 
 
 class _Known(NamedTuple):

@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.events import AssetObservationData
 from dagster._core.execution.api import execute_run
 from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from era_ingest.definitions import defs
 from era_ingest.orchestration.instance import open_instance
+from era_ingest.orchestration.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from era_ingest.orchestration.progress import build_observation
+from era_ingest.orchestration.resources import EraResource
 from era_ingest.orchestration.run_queue import JOB_TAG, open_run_queue
+from era_ingest.orchestration.sensors import landing_sensor
 from era_ingest.pipelines.jobs import Ticket
+from era_ingest.pipelines.report import Progress
 from era_ingest.service.server import SHUTDOWN_S
 from era_ingest.settings import load_settings
 from era_ingest.store.embedded.waiting import Waiter
@@ -287,6 +293,77 @@ def test_a_job_is_followed_over_its_retries_and_over_a_restart(
         assert done["error"] is None
 
 
+def test_progress_never_goes_back(served: Served, instance: dg.DagsterInstance) -> None:
+    """Neither where the estimate of what is to do grows, nor when a run failed and the next one begins anew."""
+    job_id = post(served, "large").json["job_id"]
+    run = queued(instance, job_id)
+    steps = [dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name)]
+    steps += [
+        observation(run, Progress(0, 1, texts_done=40, texts_expected=expected)) for expected in (80, 160)
+    ]
+    told = []
+    for step in steps:
+        instance.report_dagster_event(step, job_id)
+        told.append(status(served, job_id))
+    assert [one["progress"] for one in told] == [0, 50, 50]
+    assert {one["state"] for one in told} == {"running"}
+    embeddings = told[-1]["stages"][2]
+    assert (embeddings["name"], embeddings["done"], embeddings["total"]) == ("embeddings", 40, 160)
+    assert embeddings["started_at"] == told[-1]["started_at"]
+    instance.report_run_failed(run)
+    instance.add_run_tags(job_id, {"dagster/will_retry": "true"})
+    assert (status(served, job_id)["state"], status(served, job_id)["progress"]) == ("queued", 50)
+    retry_id = request_retry(instance, job_id)
+    assert status(served, job_id)["progress"] == 50
+    assert execute(instance, retry_id)
+    assert status(served, job_id)["progress"] == 100
+
+
+def observation(run: dg.DagsterRun, progress: Progress) -> dg.DagsterEvent:
+    """Return the event that a run writes of how far it is."""
+    data = AssetObservationData(build_observation(progress))
+    return dg.DagsterEvent(
+        dg.DagsterEventType.ASSET_OBSERVATION.value, run.job_name, event_specific_data=data
+    )
+
+
+def test_a_posted_book_is_left_to_its_job(
+    served: Served, instance: dg.DagsterInstance, installation: Installation
+) -> None:
+    """The landing sensor asks for no run of it while its job waits or works, nor once that was cancelled."""
+    loaded, cancelled = (post(served, name).json["job_id"] for name in ("loaded", "cancelled"))
+    for job_id in (loaded, cancelled):
+        queued(instance, job_id)
+    write_book(installation.landing, "laid-down")
+    assert wanted(instance) == {"laid-down"}
+    assert execute(instance, loaded)
+    assert served.ask("DELETE", f"/v1/jobs/{cancelled}").json["state"] == "cancelled"
+    assert wanted(instance) == {"laid-down"}
+    with (installation.landing / "cancelled.json").open("w") as file:
+        json.dump(build_doctrine("cancelled", chapters=3), file)
+    assert wanted(instance) == {"cancelled", "laid-down"}
+
+
+def wanted(instance: dg.DagsterInstance) -> set[str]:
+    """Return the books for which the landing sensor would ask a run now."""
+    with dg.build_sensor_context(
+        instance=instance, sensor_name=landing_sensor.name, resources={"era": EraResource()}
+    ) as context:
+        result = landing_sensor(context)
+    assert isinstance(result, dg.SensorResult), result
+    assert result.run_requests is not None
+    (request,) = result.run_requests
+    listed = request.run_config["ops"]["load_books"]["config"]["books"]
+    if listed:
+        return set(listed)
+    if key := request.tags.get(PARTITION_TAG):
+        return {key}
+    added = [r.partition_keys for r in result.dynamic_partitions_requests or []]
+    keys = [*instance.get_dynamic_partitions("books"), *(key for keys in added for key in keys)]
+    first, last = (keys.index(request.tags[tag]) for tag in (RANGE_START_TAG, RANGE_END_TAG))
+    return set(keys[first : last + 1])
+
+
 def request_retry(instance: dg.DagsterInstance, run_id: str) -> str:
     """Put a retry of a failed run into the queue, with the tags that the daemon gives it."""
     parent = instance.get_run_by_id(run_id)
@@ -319,15 +396,19 @@ def test_jobs_are_listed_by_state_and_book_page_by_page(served: Served) -> None:
         seen += [job["job_id"] for job in listed["jobs"]]
         url = listed["next"]
     assert seen == ids[::-1]
+    first = served.ask("GET", "/v1/jobs?limit=2").json
+    post(served, "arrives-between-two-pages")
+    rest = served.ask("GET", first["next"].replace("limit=2", "limit=100")).json
+    assert [job["job_id"] for job in (*first["jobs"], *rest["jobs"])] == ids[::-1]
 
     def listing(query: str) -> list[str]:
         return [job["job_id"] for job in served.ask("GET", f"/v1/jobs?{query}").json["jobs"]]
 
     assert listing("state=cancelled") == [ids[1]]
-    assert listing("state=queued&limit=1") == [ids[4]]
+    assert listing("state=queued&limit=1&book=book-0") == [ids[4]]
     assert listing("book=book-1&state=queued") == [ids[3]]
     assert listing("book=%27;drop%20table%20era.jobs;--%00") == []
-    assert len(listing("limit=100")) == 5
+    assert len(listing("limit=100")) == 6
     assert served.ask("GET", "/v1/jobs?state=done").code == "invalid_request"
     assert served.ask("GET", "/v1/jobs?limit=1000").code == "invalid_request"
 
@@ -347,6 +428,25 @@ def test_events_tell_each_change_and_end_with_the_job(served: Served, instance: 
     assert [event["state"] for event in events][-1] == "succeeded"
     assert len({json.dumps({**e, "seconds": 0, "seconds_left": 0}) for e in events}) == len(events)
     assert served.ask("GET", "/v1/jobs/00000000-0000-0000-0000-000000000000/events").code == "not_found"
+
+
+def test_a_follower_who_comes_back_is_told_what_changed(served: Served, instance: dg.DagsterInstance) -> None:
+    """By the id of the event that was seen last: nothing twice, and nothing more once the end was seen."""
+    job_id = post(served, "followed").json["job_id"]
+    url = f"/v1/jobs/{job_id}/events"
+    connection = HTTPConnection("127.0.0.1", served.port, timeout=60)
+    connection.request("GET", url)
+    stream = connection.getresponse()
+    seen = [stream.readline() for _ in range(3)][1]
+    assert seen.startswith(b"id: ")
+    connection.close()
+    assert execute(instance, job_id)
+    resumed = served.ask("GET", url, headers={"Last-Event-ID": seen[4:].decode().strip()})
+    assert b'"state":"queued"' not in resumed.body
+    last = [line for line in resumed.body.splitlines() if line.startswith(b"id: ")][-1]
+    again = served.ask("GET", url, headers={"Last-Event-ID": last[4:].decode()})
+    assert (again.status, again.body) == (204, b"")
+    assert b'"state":"succeeded"' in served.ask("GET", url).body
 
 
 def test_a_stream_ends_with_the_service(installation: Installation) -> None:
