@@ -33,10 +33,15 @@ def hear(quota: Quota, sent: Flight, told: ServerHints) -> None:
 
 def alone_at(remaining: float) -> Quota:
     """Return the quota of one client, 10 a second and 1,000 at most, of which so much is left after a minute."""
+    return shared_at(remaining, clients=1)
+
+
+def shared_at(remaining: float, *, clients: int) -> Quota:
+    """Return the quota of one of several such clients: each sends 10 a second."""
     quota = Quota(Unit.REQUESTS, half)
     for second in range(60):
         sent = flight(float(second), before=Spend(10.0 * second, 0.0))
-        hear(quota, sent, hints(remaining, (1000 - remaining) / 10, 1000))
+        hear(quota, sent, hints(remaining, (1000 - remaining) / (10 * clients), 1000))
     return quota
 
 
@@ -47,9 +52,9 @@ def test_the_quota_spends_by_the_square_of_what_is_left() -> None:
 
 
 def test_the_quota_leaves_each_client_time_to_hear_of_the_others() -> None:
-    """Of what is beyond the reserve a client spends an eighth a latency at most, besides the refill."""
-    assert alone_at(840).pace(59.0, 0.1) == pytest.approx(10 + 800 / 0.8, rel=0.05)
-    assert alone_at(840).pace(59.0, 1.0) == pytest.approx(10 + 800 / 8.0, rel=0.05)
+    """Alone a third a latency of what is beyond the reserve, besides the refill; each of four a sixteenth."""
+    assert alone_at(840).pace(59.0, 1.0) == pytest.approx(10 + 800 / 3, rel=0.05)
+    assert shared_at(840, clients=4).pace(59.0, 1.0) == pytest.approx(40 + 720 / 16, rel=0.05)
 
 
 def test_the_quota_waits_when_nothing_is_left() -> None:
