@@ -154,10 +154,19 @@ def test_refusals_below_a_cap_soon_refute_it() -> None:
 
 def test_a_bare_refusal_far_below_the_limit_is_no_window() -> None:
     """A sliding window lets in again long before the turn that a fixed one would have."""
-    window = Window(0.0, ends_at=60.0, used=50, span_s=10, unit=Unit.REQUESTS, books=Spending())
+    window = Window(
+        0.0,
+        ends_at=60.0,
+        late_s=0.0,
+        used=50,
+        began_at=0.0,
+        until=10.0,
+        unit=Unit.REQUESTS,
+        books=Spending(),
+    )
     window.limit, window.used = 50, 10
     with pytest.raises(NotAWindowError):
-        window.on_refused(5.0, is_first=True, retry_after_s=None)
+        window.on_refused(5.0, flight(4.99), is_first=True, retry_after_s=None)
 
 
 def _answers(restraint: Restraint, since: float, refused: Iterable[bool]) -> float:

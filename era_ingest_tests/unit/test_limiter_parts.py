@@ -14,6 +14,7 @@ from era_ingest.core.limiter.quota import Quota
 from era_ingest.core.limiter.rate import Phase, Rate
 from era_ingest.core.limiter.sharing import Sharing
 from era_ingest.core.limiter.spending import Epoch, Mark, Spending
+from era_ingest.core.limiter.turn import Turn
 from era_ingest.core.limiter.units import UnitChooser
 from era_ingest.core.limiter.window import NotAWindowError, Window
 from era_ingest_tests.unit.limiter_kit import flight, half
@@ -32,10 +33,15 @@ def hear(quota: Quota, sent: Flight, told: ServerHints) -> None:
 
 def alone_at(remaining: float) -> Quota:
     """Return the quota of one client, 10 a second and 1,000 at most, of which so much is left after a minute."""
+    return shared_at(remaining, clients=1)
+
+
+def shared_at(remaining: float, *, clients: int) -> Quota:
+    """Return the quota of one of several such clients: each sends 10 a second."""
     quota = Quota(Unit.REQUESTS, half)
     for second in range(60):
         sent = flight(float(second), before=Spend(10.0 * second, 0.0))
-        hear(quota, sent, hints(remaining, (1000 - remaining) / 10, 1000))
+        hear(quota, sent, hints(remaining, (1000 - remaining) / (10 * clients), 1000))
     return quota
 
 
@@ -46,9 +52,9 @@ def test_the_quota_spends_by_the_square_of_what_is_left() -> None:
 
 
 def test_the_quota_leaves_each_client_time_to_hear_of_the_others() -> None:
-    """Of what is beyond the reserve a client spends an eighth a latency at most, besides the refill."""
-    assert alone_at(840).pace(59.0, 0.1) == pytest.approx(10 + 800 / 0.8, rel=0.05)
-    assert alone_at(840).pace(59.0, 1.0) == pytest.approx(10 + 800 / 8.0, rel=0.05)
+    """Alone a third a latency of what is beyond the reserve, besides the refill; each of four a sixteenth."""
+    assert alone_at(840).pace(59.0, 1.0) == pytest.approx(10 + 800 / 3, rel=0.05)
+    assert shared_at(840, clients=4).pace(59.0, 1.0) == pytest.approx(40 + 720 / 16, rel=0.05)
 
 
 def test_the_quota_waits_when_nothing_is_left() -> None:
@@ -77,6 +83,20 @@ def test_the_quota_recognises_a_window_and_waits_for_its_end() -> None:
         hear(quota, sent, hints(max(0, 60 - 10 * second), 60 - now))
     assert quota.is_window
     assert quota.wait(7.0, 1.0, 0.1) == pytest.approx(53, abs=0.1)
+
+
+def build_window(books: Spending, *, ends_at: float = 60.0) -> Window:
+    """Return a window of which 50 were let in within 5 s."""
+    return Window(
+        0.0,
+        ends_at=ends_at,
+        late_s=0.0,
+        used=50,
+        began_at=ends_at - 60.0,
+        until=ends_at - 55.0,
+        unit=Unit.REQUESTS,
+        books=books,
+    )
 
 
 class Bench:
@@ -155,12 +175,12 @@ def test_the_steadier_unit_is_the_limited_one() -> None:
 def test_a_window_is_counted_and_its_length_snapped() -> None:
     """Two turns 58 s apart are a minute; the third window stops at its limit."""
     books = Spending()
-    window = Window(0.0, ends_at=0.0, used=50, span_s=10, unit=Unit.REQUESTS, books=books)
-    window.on_turned(0.0)
+    window = build_window(books, ends_at=0.0)
+    window.on_turned(0.0, 0.0)
     for at in range(50):
         window.on_send(float(at) / 5, flight(float(at) / 5))
-    assert window.on_refused(10.0, is_first=True, retry_after_s=None) is None
-    window.on_turned(58.0)
+    assert window.on_refused(10.0, flight(9.99), is_first=True, retry_after_s=None) is None
+    window.on_turned(58.0, 5.0)
     assert window.length_s == 60
     assert window.limit == 51
     assert window.ends_at == pytest.approx(118)
@@ -168,10 +188,49 @@ def test_a_window_is_counted_and_its_length_snapped() -> None:
 
 def test_a_short_retry_after_far_below_the_limit_is_no_window() -> None:
     """It was a bucket after all."""
-    window = Window(0.0, ends_at=60.0, used=50, span_s=10, unit=Unit.REQUESTS, books=Spending())
+    window = build_window(Spending())
     window.limit, window.used = 50, 10
     with pytest.raises(NotAWindowError):
-        window.on_refused(5.0, is_first=True, retry_after_s=1.0)
+        window.on_refused(5.0, flight(4.99), is_first=True, retry_after_s=1.0)
+
+
+def test_a_window_is_spent_fast_where_it_surely_holds_more_and_slowly_where_it_ends() -> None:
+    """Of the 50 that the first one held, let in within 5 s, 45 go at 5 a second; then one a refusal's time, 0.5 s."""
+    window = build_window(Spending(), ends_at=60.0)
+    window.refusal_s = 0.5
+    window.used = 44
+    assert window.pace == pytest.approx(5.0)
+    window.used = 46
+    assert window.pace == pytest.approx(2.0)
+
+
+def test_a_window_asks_whether_it_turns_earlier_than_was_seen() -> None:
+    """Let in at 60 for the first time after a refusal at 50: at 115 of the next one, then between there and 120."""
+    turn = Turn(60.0, 10.0)
+    turn.length_s = 60.0
+    turn.pass_by(60.0)
+    assert turn.ask_at() == pytest.approx(115.0)
+    turn.on_asked(115.0)
+    assert turn.wait(115.01, 0.01) > 0
+    assert turn.on_refused(115.0)
+    assert (turn.ends_at, turn.late_s) == (120.0, 5.0)
+    assert turn.ask_at() == math.inf
+    turn.pass_by(120.0)
+    assert turn.ask_at() == pytest.approx(177.5)
+    turn.on_asked(177.5)
+    assert not turn.is_early(177.51, 0.01)
+    assert turn.is_early(177.6, 0.01)
+    assert (turn.ends_at, turn.late_s) == (177.5, 2.5)
+
+
+def test_two_rounded_retry_afters_say_more_than_one() -> None:
+    """The turn lies in the second before each: what both leave open is less."""
+    turn = Turn(60.0, 1.0)
+    turn.length_s = 60.0
+    turn.pass_by(60.0)
+    turn.told(119.7, 1.0)
+    assert turn.ends_at == pytest.approx(119.7)
+    assert turn.late_s == pytest.approx(0.7)
 
 
 def test_a_cap_stands_until_it_is_refused_from_below() -> None:

@@ -58,9 +58,9 @@ class Drought:
         if self.length == 1:
             self.since = flight.sent_at
 
-    def pause(self, now: float) -> float:
-        """Return seconds until the next question."""
-        return clamp(SHARE * (now - self.since), SOONEST_S, LATEST_S)
+    def pause(self, now: float, since: float = math.inf) -> float:
+        """Return seconds until the next question; of one that cannot end soon after ``since``, it is later."""
+        return clamp(SHARE * (now - min(self.since, since)), SOONEST_S, LATEST_S)
 
     def on_lost(self, flight: Flight) -> None:
         """Note a request that brought no answer."""

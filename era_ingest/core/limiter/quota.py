@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from era_ingest.core.limiter.contract import ServerHints
     from era_ingest.core.limiter.flight import Uniform
 
-FRONT: Final = 8.0
+FRONT: Final = 32.0
 """A window is spent at this multiple of the even pace, falling as it empties."""
-SHARED_RESERVE: Final = 0.1
-ALONE_RESERVE: Final = 0.04
-"""Share of a bucket at which a client settles: when others use it too, and when not."""
-ALONE: Final = 1.15
+ALONE_BELOW: Final = 1.15
 """Company below which nobody else uses the quota."""
+SHARED: Final = (0.1, 3.0, 32.0)
+ALONE: Final = (0.04, 1.0, 2.0)
+"""What a bucket keeps in reserve when others use it too, and when not: share, latencies of refill, requests."""
+LOW: Final = 0.1
+"""Share of a quota below which it may be what refuses ..."""
 ASK_S: Final = 1.0
 """After so long without a header, and two requests' refill, one request goes to ask, seconds."""
 STALE_S: Final = 60.0
@@ -27,7 +29,11 @@ STALE_S: Final = 60.0
 LEFT: Final = 0.015
 """Share of a window worth asking for, when the guess at others' use says that nothing is left."""
 CALM: Final = 8.0
-"""A quota is spent no faster than in so many latencies, times the root of the company."""
+"""A shared quota is spent no faster than in so many latencies, times the root of the company."""
+CALM_ALONE: Final = 3.0
+"""... and one that is ours alone than in so many."""
+SOONEST_S: Final = 0.5
+"""Or in so much, if that is more, seconds."""
 EVEN: Final = 0.95
 """A window that is over before its headers arrive is spent at this share of its mean pace ..."""
 SHORT_AFTER: Final = 5
@@ -38,7 +44,7 @@ SHORT_WINDOW: Final = 10.0
 SHORT: Final = 3.0
 """Latencies within which a window is over, or a bucket fills, that is no more of use."""
 EMPTY: Final = 3.0
-"""Requests below which a quota may be what refuses."""
+"""... or so many requests."""
 MISSED: Final = 3
 """Good replies in a row without headers after which those of refusals are not believed."""
 CATCH_UP_S: Final = 0.02
@@ -50,14 +56,15 @@ UNEVEN: Final = 0.8
 class Quota:
     """Spends one ``x-ratelimit-*`` dimension in proportion to what is left of it.
 
-    Formula. With the level of `Mirror`, a window is spent at ``8 * level / time left``, a bucket that refills
-    at ``r`` at ``r * (level / reserve)^2`` with ``reserve = max(10 % of the limit, 3 r latency, two
-    requests)``, at most half the limit. The level is thus a price that every client reads alike: shares come
+    Formula. With the level of `Mirror`, a window is spent at ``32 * level / time left``, a bucket that refills
+    at ``r`` at ``r * (level / reserve)^2`` with ``reserve = max(10 % of the limit, 3 r latency, 32 requests)``,
+    at most half the limit. The level is thus a price that every client reads alike: shares come
     out equal without a word, and a bucket never runs dry. (Squared, ``n`` clients settle at ``reserve / root
     n``, and return there in half that over ``r root n``: linear in the level both would shrink with ``n``.)
 
     Of what a bucket holds beyond the reserve, and of a window at all, no more is spent than in ``8 root(company)``
-    latencies: all together then take three latencies at least, and each hears of it in time. The root, since with the
+    latencies, nor a window faster than evenly twice over: all together then take three latencies at least, and
+    each hears of it in time. The root, since with the
     company itself nobody's share would ever change: who sends less sees more company.
 
     A window is left alone when less than one request for each of the company is left: all would send it. Gaps
@@ -69,7 +76,8 @@ class Quota:
 
     State. The mirror, and the credit of the pace.
 
-    Defaults. Alone (company below 1.15) the reserve is 4 %. Negative or missing figures are no information. A
+    Defaults. Alone (company below 1.15) the reserve is 4 %, one latency or two requests, and three latencies are
+    enough to spend what is there: nothing can come in between. Negative or missing figures are no information. A
     header is believed for 60 s: then one request goes to ask again, whatever reset it named. When only the
     guess at others' use says that a window is empty, one asks each second. A refusal is this quota's if less
     than 10 % of it, or three requests, is left; others are for `Refusals` to learn from. After three good
@@ -128,16 +136,17 @@ class Quota:
         if self._is_short(latency):
             return EVEN * (mirror.limit / mirror.width_s if mirror.is_window else mirror.refill)
         level = max(0.0, mirror.level(now))
-        round_trips_s = CALM * math.sqrt(mirror.company) * latency
+        calm = CALM * math.sqrt(mirror.company) if self._is_shared else CALM_ALONE
+        round_trips_s = calm * latency
         if mirror.is_window:
             left_s = mirror.ends_at - now
-            return level / max(0.5, left_s / FRONT, min(round_trips_s, left_s))
+            return level / max(min(SOONEST_S, latency), left_s / FRONT, min(round_trips_s, left_s / 2))
         if not mirror.pairs:
-            return level / max(0.5, round_trips_s)
+            return level / max(SOONEST_S, round_trips_s)
         if mirror.refill <= 0:
             return math.inf
-        share = SHARED_RESERVE if self._is_shared else ALONE_RESERVE
-        reserve = max(share * mirror.limit, 3 * mirror.refill * latency, 2 * self._mean_cost)
+        share, round_trips, requests = SHARED if self._is_shared else ALONE
+        reserve = max(share * mirror.limit, round_trips * mirror.refill * latency, requests * self._mean_cost)
         reserve = min(reserve, 0.5 * mirror.limit)
         pace = mirror.refill * (level / reserve) ** 2
         return min(pace, mirror.refill + max(0.0, level - reserve) / round_trips_s)
@@ -160,7 +169,7 @@ class Quota:
 
     @property
     def _is_shared(self) -> bool:
-        return self.mirror.company > ALONE
+        return self.mirror.company > ALONE_BELOW
 
     def _most_credit(self, pace: float) -> float:
         return max(1.5 * self._mean_cost, CATCH_UP_S * pace)
@@ -178,7 +187,7 @@ class Quota:
         """Return whether a refusal may be this quota's: little is left of it, as far as known."""
         if self._is_short(latency_s) or not self.is_known:
             return False
-        return self.mirror.level(now) < max(EMPTY * self._mean_cost, SHARED_RESERVE * self.mirror.limit)
+        return self.mirror.level(now) < max(EMPTY * self._mean_cost, LOW * self.mirror.limit)
 
     def on_refused(self, now: float) -> None:
         """Note a 429 in spite of the headers: nothing is left, whatever the mirror says."""

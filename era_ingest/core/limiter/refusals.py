@@ -10,7 +10,7 @@ from era_ingest.core.limiter.drought import ALONE_FROM, Drought
 from era_ingest.core.limiter.flight import LATENCY_GUESS_S, Flight
 from era_ingest.core.limiter.rate import Phase, Rate
 from era_ingest.core.limiter.spending import Mark, Spending
-from era_ingest.core.limiter.window import NotAWindowError, Window
+from era_ingest.core.limiter.window import WHOLE_S, NotAWindowError, Window
 
 if TYPE_CHECKING:
     from era_ingest.core.limiter.flight import Uniform
@@ -46,7 +46,7 @@ class Refusals:
         self._uniform = uniform
         self._before: tuple[Mark, Mark] | None = None
         self._pace_before = 0.0
-        self._no_window_until = -math.inf
+        self._no_window_until = self._refused_at = -math.inf
 
     def wait(self, now: float, flight_cost: tuple[float, float], in_flight: int) -> float:
         """Return 0 if a request may go, else seconds, or infinity until an event."""
@@ -86,13 +86,13 @@ class Refusals:
             return
         lasted = turn - self._drought.since
         if self.window is not None:
-            self.window.on_turned(turn)
+            self.window.on_turned(turn, turn - self._refused_at)
         elif (
             turn >= self._no_window_until
             and lasted > WINDOW_RETRY_S
             and lasted * self._pace_before > WINDOW_SPANS
         ):
-            self._begin_window(turn, turn)
+            self._begin_window(turn, turn, turn - self._refused_at)
 
     def on_refused(self, now: float, flight: Flight, retry_after_s: float | None) -> float:
         """Learn from a refusal; return seconds of silence."""
@@ -108,8 +108,9 @@ class Refusals:
             return retry_after_s or 0.0 if (retry_after_s or 0.0) > ROUNDED_S else 0.0
         self._relieve(self._drought.ended_by(flight))
         self._drought.on_refused(now, flight)
+        self._refused_at = flight.sent_at
         if self.window is not None:
-            return self._refused_in_window(now, retry_after_s)
+            return self._refused_in_window(now, flight, retry_after_s)
         if self._drought.length >= ALONE_FROM and self.rate.phase is not Phase.OFF:
             return self._ask_later(now, retry_after_s)
         return self._refused(now, flight, mark, retry_after_s)
@@ -120,6 +121,8 @@ class Refusals:
         taken = now - flight.sent_at
         self.cap.refusal_s += 0.3 * (taken - self.cap.refusal_s)
         self.rate.refusal_s = self.cap.refusal_s
+        if self.window is not None:
+            self.window.refusal_s = self.cap.refusal_s
 
     def _refused(self, now: float, flight: Flight, mark: Mark, retry_after_s: float | None) -> float:
         if self._drought.length == 1:
@@ -128,7 +131,7 @@ class Refusals:
             self._pace_before = mark.since(since).requests / max(0.5, mark.since(since).span_s)
         long = now >= self._no_window_until and retry_after_s is not None and retry_after_s >= WINDOW_RETRY_S
         if long and retry_after_s is not None and retry_after_s * self._pace_before > WINDOW_SPANS:
-            self._begin_window(now, now + retry_after_s)
+            self._begin_window(now, now + retry_after_s, WHOLE_S)
             return retry_after_s
         if self.rate.phase is Phase.OFF and self._may_be_cap(now, flight, retry_after_s):
             return retry_after_s or 0.0
@@ -162,27 +165,30 @@ class Refusals:
 
     # ---- windows
 
-    def _begin_window(self, now: float, turn: float) -> None:
+    def _begin_window(self, now: float, turn: float, late_s: float) -> None:
         start, mark = self._before or (self.books.start(), self.books.start())
         epoch = mark.since(start)
         unit = self.rate.unit
         self.window = Window(
             now,
             ends_at=turn,
+            late_s=late_s,
             used=max(epoch.accepted[unit], 8 * self.books.mean[unit]),
-            span_s=max(1.0, turn - start.at),
+            began_at=start.at,
+            until=mark.at,
             unit=unit,
             books=self.books,
         )
         if turn <= now:
-            self.window.on_turned(turn)
+            self.window.on_turned(turn, late_s)
+        self.window.refusal_s = self.cap.refusal_s
         self.cap.clear()
 
-    def _refused_in_window(self, now: float, retry_after_s: float | None) -> float:
+    def _refused_in_window(self, now: float, flight: Flight, retry_after_s: float | None) -> float:
         assert self.window is not None
         try:
             pause = self.window.on_refused(
-                now, is_first=self._drought.length == 1, retry_after_s=retry_after_s
+                now, flight, is_first=self._drought.length == 1, retry_after_s=retry_after_s
             )
         except NotAWindowError:
             counted = (self.window.limit or 1.0) / (self.window.length_s or USUAL_LENGTH_S)
@@ -190,4 +196,7 @@ class Refusals:
             self.window, self._no_window_until = None, now + DISCREDITED_S
             self.rate.adopt(now, max(counted, mean))
             return retry_after_s or LATENCY_GUESS_S
-        return pause if pause is not None else self._drought.pause(now)
+        if pause is not None:
+            return pause
+        since = self.window.turn.last_at
+        return self._drought.pause(now, math.inf if since is None else since)
