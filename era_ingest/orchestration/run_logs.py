@@ -42,8 +42,9 @@ def use_for_runs() -> None:
 
     Dagster has no setting for that: it takes its own there, whatever ``Definitions(loggers=...)`` says.
     """
-    context_creation_job.default_system_loggers = _instead
-    host_mode.default_system_loggers = _instead
+    for module in (context_creation_job, host_mode):
+        assert "default_system_loggers" in vars(module)
+        vars(module).update(default_system_loggers=_instead)
 
 
 def _instead(
