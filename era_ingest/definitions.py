@@ -16,9 +16,11 @@ from era_ingest.orchestration.assets.landing import QUARANTINE, landing_catalog
 from era_ingest.orchestration.io import ParquetIOManager
 from era_ingest.orchestration.jobs import ingest_job, landing_job, ministers_job
 from era_ingest.orchestration.resources import EraResource
+from era_ingest.orchestration.run_logs import run_logger, use_for_runs
 from era_ingest.orchestration.schedules import nightly_backfill
 from era_ingest.orchestration.sensors import landing_sensor, ministers_sensor
 
+use_for_runs()
 defs = dg.Definitions(
     assets=[landing_catalog, load_books, QUARANTINE, minister_files, domain_index],
     jobs=[ingest_job, ministers_job, landing_job],
@@ -26,4 +28,5 @@ defs = dg.Definitions(
     schedules=[nightly_backfill],
     resources={"era": EraResource(), "io_manager": ParquetIOManager()},
     executor=dg.in_process_executor,
+    loggers={"console": run_logger},
 )

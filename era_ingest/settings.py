@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -167,6 +169,14 @@ class Settings(BaseSettings):
         description="address of the Dagster UI, which the page of `era serve` links to; unset: no links",
     )
 
+    log_format: Literal["console", "json"] = Field(
+        "console", description="how log lines look: console | json (one object a line, on standard error)"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] | None = Field(
+        None,
+        description="debug | info | warning | error; unset: info, and error for commands that tell a person themselves",
+    )
+
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
         if self.passage_min_chars > self.passage_max_chars:
@@ -196,6 +206,15 @@ class Settings(BaseSettings):
         return min(by_cost, self.embed_max_tokens if self.embed_max_tokens is not None else math.inf)
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """What may stand in no message and no log line: keys, and the passwords of URLs."""
+        known = [self.embed_api_key, self.serve_tokens, self.database_url]
+        texts = [secret.get_secret_value() for secret in known if secret is not None]
+        urls = [*texts, self.embed_url or "", self.chunks_url or ""]
+        texts += re.findall("[0-9a-f]{64}", " ".join(texts))  # the hashes of tokens, each by itself
+        return (*texts, *(password for url in urls if (password := _password_of(url))))
+
+    @property
     def chunks_location(self) -> str:
         """Folder or URL of the chunks' Parquet files."""
         return self.chunks_url or str(self.home.absolute() / "chunks")
@@ -204,6 +223,14 @@ class Settings(BaseSettings):
     def models_location(self) -> Path:
         """Folder of the local models."""
         return self.models_dir or self.home / "models"
+
+
+def _password_of(url: str) -> str:
+    """Return the password of a URL; empty where there is none."""
+    try:
+        return unquote(urlsplit(url).password or "")
+    except ValueError:
+        return ""
 
 
 def load_settings(**overrides: Any) -> Settings:

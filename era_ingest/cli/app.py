@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from era_ingest.errors import EraError
+from era_ingest.logs import set_up
 from era_ingest.settings import Settings, describe_settings, load_settings
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ EXIT_FAILED = 1
 EXIT_QUARANTINED = 3
 EXIT_FINDINGS = 4
 EXIT_INTERRUPTED = 130
+
+_SETTINGS = "era_ingest.settings"
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -54,13 +59,17 @@ class EraGroup(click.Group):
         try:
             return super().invoke(ctx)
         except EraError as error:
-            click.secho(f"error: {error.message}", fg="red", err=True)
+            if logs_json(ctx):
+                _log.error("the command failed", extra={"error": error.message})
+            else:
+                click.secho(f"error: {error.message}", fg="red", err=True)
             ctx.exit(EXIT_FAILED)
         except KeyboardInterrupt:
-            click.echo(
-                "\ninterrupted; everything finished so far is kept. The next run goes on from there.",
-                err=True,
-            )
+            said = "interrupted; everything finished so far is kept. The next run goes on from there."
+            if logs_json(ctx):
+                _log.warning(said)
+            else:
+                click.echo(f"\n{said}", err=True)
             ctx.exit(EXIT_INTERRUPTED)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -90,13 +99,27 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-def settings_of(ctx: click.Context) -> Settings:
-    """Return the process settings, read once a command."""
-    settings = ctx.meta.get("era_ingest.settings")
+def settings_of(ctx: click.Context, *, talks: bool = True) -> Settings:
+    """Return the process settings, read once a command, and send log lines where they say.
+
+    Args:
+        ctx: Of the command.
+        talks: The command tells a person itself what happens: on the console, only errors are logged beside that.
+    """
+    settings = ctx.meta.get(_SETTINGS)
     if settings is None:
-        settings = ctx.meta["era_ingest.settings"] = load_settings()
+        settings = ctx.meta[_SETTINGS] = load_settings()
+        quiet = talks and settings.log_format == "console"
+        level = settings.log_level or ("error" if quiet else "info")
+        set_up(settings.log_format, level, secrets=settings.secrets)
     assert isinstance(settings, Settings)
     return settings
+
+
+def logs_json(ctx: click.Context) -> bool:
+    """Say whether standard error is for programs: log lines as JSON, and nothing else."""
+    settings = ctx.meta.get(_SETTINGS)
+    return isinstance(settings, Settings) and settings.log_format == "json"
 
 
 def is_terminal() -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from era_ingest.cli.app import EXIT_FAILED, EXIT_QUARANTINED, Runners, cli, run_async, settings_of
+from era_ingest.cli.app import EXIT_FAILED, EXIT_QUARANTINED, Runners, cli, logs_json, run_async, settings_of
 from era_ingest.cli.progress import show_progress
 from era_ingest.errors import ConfigurationError
 from era_ingest.pipelines.outcome import IngestOptions
@@ -65,13 +65,14 @@ def run(
     runners: Runners, settings: Settings, paths: tuple[Path, ...], options: IngestOptions, *, quiet: bool
 ) -> IngestOutcome:
     """Ingest paths, with progress."""
-    with show_progress(quiet=quiet) as show:
+    with show_progress(quiet=quiet, as_log=settings.log_format == "json") as show:
         return runners.ingest(paths, settings, options, show)
 
 
 def finish(ctx: click.Context, outcome: IngestOutcome, *, as_json: bool) -> None:
     """Say what came of an ingestion, and end the command with its exit code."""
-    _print_outcome(outcome)
+    if not logs_json(ctx):  # what became of each book is in the log then
+        _print_outcome(outcome)
     if as_json:
         click.echo(json.dumps(outcome.summary()))
     if outcome.ingest.error is not None:

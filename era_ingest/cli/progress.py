@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from era_ingest.pipelines.report import Progress
 
 _LINE_EVERY_S = 5.0
+
+_log = logging.getLogger(__name__)
 
 
 def describe(progress: Progress) -> str:
@@ -40,15 +43,24 @@ def describe(progress: Progress) -> str:
 
 
 @contextmanager
-def show_progress(*, quiet: bool = False) -> Iterator[Callable[[Progress], None]]:
-    """Yield a function that shows progress on standard error while the block runs."""
+def show_progress(*, quiet: bool = False, as_log: bool = False) -> Iterator[Callable[[Progress], None]]:
+    """Yield a function that shows progress on standard error while the block runs.
+
+    Args:
+        quiet: Show none.
+        as_log: As log lines.
+    """
     if quiet:
         yield lambda _progress: None
+    elif as_log:
+        yield _lines(lambda progress: _log.info("progress", extra=facts_of(progress)))
     elif is_terminal():
         with _bar() as show:
             yield show
     else:
-        yield _lines()
+        yield _lines(
+            lambda progress: click.echo(f"{progress.share:4.0%}  {describe(progress)}", file=sys.stderr)
+        )
 
 
 @contextmanager
@@ -63,14 +75,35 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         yield lambda progress: bar.update(task, completed=progress.share, description=describe(progress))
 
 
-def _lines() -> Callable[[Progress], None]:
+def facts_of(progress: Progress) -> dict[str, float | str | None]:
+    """Return how far a run is, for a log line."""
+    facts: dict[str, float | str | None] = {
+        "share": round(progress.share, 4),
+        "books_done": progress.books_done,
+        "books_total": progress.books_total,
+        "texts_done": progress.texts_done,
+        "texts_expected": progress.texts_expected,
+        "texts_per_s": round(progress.texts_per_s, 1),
+        "requests": progress.requests,
+        "rate_limited": progress.rate_limited,
+        "tokens": progress.tokens,
+        "cost": progress.cost,
+        "seconds_left": None if progress.seconds_left is None else round(progress.seconds_left, 1),
+    }
+    if progress.limiter is not None:
+        facts |= {"limit": round(progress.limiter.limit, 1), "in_flight": progress.limiter.in_flight}
+        facts["held_by"] = progress.limiter.held_by or "nothing"
+    return facts
+
+
+def _lines(say: Callable[[Progress], None]) -> Callable[[Progress], None]:
     last = time.monotonic()
 
     def show(progress: Progress) -> None:
         nonlocal last
         if time.monotonic() - last >= _LINE_EVERY_S:
             last = time.monotonic()
-            click.echo(f"{progress.share:4.0%}  {describe(progress)}", file=sys.stderr)
+            say(progress)
 
     return show
 

@@ -28,4 +28,4 @@ def serve(ctx: click.Context, *, host: str, port: int, new_token: str | None) ->
         token, setting = runners.new_token(new_token)
         click.echo(f"token (for the caller, shown once): {token}\nin ERA_SERVE_TOKENS: {setting}")
         return
-    ctx.exit(runners.serve(settings_of(ctx), host, port))
+    ctx.exit(runners.serve(settings_of(ctx, talks=False), host, port))

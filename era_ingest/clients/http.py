@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
+from era_ingest.core.redaction import Redactor
 from era_ingest.errors import (
     ConfigurationError,
     EraError,
@@ -71,6 +72,7 @@ class HttpClient:
             )
         self._api_key = api_key
         self._timeout_s = timeout_s
+        self._redactor = Redactor([api_key.get_secret_value() if api_key else None, self._url.password])
         self._proxy = _proxy_for(self._url)
         self._session: aiohttp.ClientSession | None = None
 
@@ -84,10 +86,7 @@ class HttpClient:
 
     def redact(self, text: str) -> str:
         """Return the text without the secrets that this client knows (servers echo them)."""
-        secrets = [self._api_key.get_secret_value() if self._api_key else None, self._url.password]
-        for secret in filter(None, secrets):
-            text = text.replace(secret, "***")
-        return text
+        return self._redactor.redact(text)
 
     async def post(self, payload: bytes, *, max_reply_bytes: int) -> HttpReply:
         """Send JSON and return the reply, whatever its status.

@@ -57,6 +57,8 @@ def run_dev(settings: Settings, port: int, serve_port: int) -> int:
     settings.landing_dir.mkdir(parents=True, exist_ok=True)
     environment = _environment(settings)
     dagster = ["-m", "dagster", "dev", "-m", "era_ingest.definitions", "--host", HOST, "--port", str(ui)]
+    if settings.log_format == "json":
+        dagster += ["--log-format", "json"]
     serve = ["-m", "era_ingest", "serve", "--host", HOST, "--port", str(service)]
     told = False
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 INGEST_JOB = "ingest"
 MINISTERS_JOB = "ministers"
 LANDING_JOB = "landing"
+JOB_TAG = "era/job"
+"""Tag of the runs of a job that was handed in over HTTP: its id."""
 
 ingest_job = dg.define_asset_job(
     INGEST_JOB,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from era_ingest.logs import set_up
 from era_ingest.pipelines.indexes import DomainIndexReport, refresh_domain_indexes
 from era_ingest.pipelines.loading import audit_ministers, load_books
 from era_ingest.pipelines.ministers import MinistersReport, build_ministers
@@ -55,7 +56,9 @@ class EraResource(dg.ConfigurableResource[Any]):
             ConfigurationError: The database or a folder is not fit for use.
             StoreUnavailableError: The database cannot be reached.
         """
-        async with open_services(self.settings()) as services:
+        settings = self.settings()
+        set_up(settings.log_format, settings.log_level or "info", secrets=settings.secrets)
+        async with open_services(settings) as services:
             yield services
 
     def load(self, work: BookWork, report: Callable[[Progress], None]) -> Loaded:

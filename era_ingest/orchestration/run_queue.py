@@ -23,7 +23,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from era_ingest.errors import ConflictError, StoreUnavailableError
 from era_ingest.orchestration.asking import UNFINISHED
 from era_ingest.orchestration.instance import open_instance
-from era_ingest.orchestration.jobs import INGEST_JOB, books_config
+from era_ingest.orchestration.jobs import INGEST_JOB, JOB_TAG, books_config
 from era_ingest.orchestration.partitions import BOOKS, PARTITION_TAG, build_target
 from era_ingest.orchestration.run_facts import read_facts
 from era_ingest.orchestration.run_views import RunViews
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from era_ingest.pipelines.jobs import RunFacts, RunQueue, RunView, Ticket
     from era_ingest.settings import Settings
 
-JOB_TAG = "era/job"
 LAUNCHED_BY = {"era/launched_by": "era serve"}
 DEFINITIONS = "era_ingest.definitions"
 SENSOR = "landing_sensor"

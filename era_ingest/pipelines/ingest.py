@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from era_ingest.clients.driver import EmbeddingClient
 from era_ingest.clients.factory import build_embedder, build_limiter
 from era_ingest.errors import EraError
+from era_ingest.logs import bound
 from era_ingest.pipelines.flow import IngestFlow
 from era_ingest.pipelines.meter import Meter
 from era_ingest.pipelines.planning import Plan, plan_books, read_planned
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 _LEAST_TEXTS_FOR_SPEED = 100
 
+_log = logging.getLogger(__name__)
+
 
 async def ingest_books(
     services: Services, request: IngestRequest, report: Callable[[Progress], None] = lambda _progress: None
@@ -48,14 +52,27 @@ async def ingest_books(
     started = time.monotonic()
     result = IngestReport()
     telemetry = Telemetry(result, price=services.settings.embed_price)
-    async with telling(services.database, telemetry, run_id=request.run_id):
-        try:
-            await _ingest(services, request, report, result, telemetry)
-        except EraError as error:
-            result.error = error
-        _add_pending(request, result)
-    result.seconds = time.monotonic() - started
+    with bound(run=request.run_id):
+        async with telling(services.database, telemetry, run_id=request.run_id):
+            try:
+                await _ingest(services, request, report, result, telemetry)
+            except EraError as error:
+                result.error = error
+            _add_pending(request, result)
+        result.seconds = time.monotonic() - started
+        _log_end(result)
     return result
+
+
+def _log_end(result: IngestReport) -> None:
+    """Say in the log what became of the run."""
+    summary = result.summary()
+    facts = {name: value for name, value in summary.items() if not isinstance(value, dict)}
+    facts |= {f"books_{status}": count for status, count in summary["books_by_status"].items()}
+    if result.error is None:
+        _log.info("books ingested", extra=facts)
+    else:
+        _log.error("the ingestion stopped early", extra={**facts, "error": result.error.message})
 
 
 async def _ingest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from era_ingest.core.model import Defect
 from era_ingest.core.names import show_name
 from era_ingest.core.record import processing_fingerprint
 from era_ingest.errors import EraError, MalformedDocumentError
+from era_ingest.logs import bound
 from era_ingest.pipelines.chunked import ChunkedBook
 from era_ingest.pipelines.reading import ReadOptions, read_books
 from era_ingest.pipelines.report import BookReport, BookStatus, Stage
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from era_ingest.settings import Settings
     from era_ingest.store.models import Model
     from era_ingest.store.sources import SourceState
+
+_log = logging.getLogger(__name__)
 
 _READS_FILES = frozenset({Stage.BOOKS, Stage.CHUNKS})
 _USES_VECTORS = frozenset({Stage.EMBEDDINGS, Stage.VECTOR_TABLES})
@@ -210,6 +214,8 @@ async def _quarantine(services: Services, book: str, defects: Sequence[Defect], 
 
 
 def _refused_report(source: BookSource, error: EraError) -> BookReport:
+    with bound(book=source.name, stage=Stage.BOOKS):
+        _log.warning("book refused", extra={"error": error.message})
     return BookReport(source.slug, source.name, BookStatus.REFUSED, error=error.message)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING
 
 from era_ingest.errors import EraError, PermanentError
+from era_ingest.logs import bound
 from era_ingest.pipelines.planning import report_of
 from era_ingest.pipelines.report import BookStatus, Stage
 from era_ingest.pipelines.retrying import patient, retry_transient
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from era_ingest.store.books import LoadCounts
     from era_ingest.store.models import Model
 
+_log = logging.getLogger(__name__)
+
+_REFUSALS_LOGGED = 20
 _PROBE_TEXT = "dimensions"
 
 
@@ -61,6 +66,7 @@ class DatabaseSteps:
         self._storing = asyncio.Lock()
         self._claims = Claims(services.database)
         self._viewed: set[str] = set()
+        self._refusals_logged = 0
 
     async def claim(self, slugs: Sequence[str]) -> Collection[str]:
         """Return the books that no other run works on, which are this run's now until they are loaded."""
@@ -95,9 +101,22 @@ class DatabaseSteps:
 
     async def refuse(self, item: TextItem, error: EraError) -> None:
         """Put one text into the quarantine, at the latest when a book that holds it is loaded."""
+        self._log_refusal(item, error)
         self._refused.append(RefusedText(item.content_hash, item.text, type(error).__name__, error.message))
         if self.model is not None:
             await retry_transient(self._store_refused)
+
+    def _log_refusal(self, item: TextItem, error: EraError) -> None:
+        """Say the first ones one by one; the quarantine has them all."""
+        self._refusals_logged += 1
+        if self._refusals_logged <= _REFUSALS_LOGGED:
+            with bound(stage=Stage.EMBEDDINGS):
+                facts = {
+                    "text": item.content_hash.hex(),
+                    "reason": type(error).__name__,
+                    "error": error.message,
+                }
+                _log.warning("the embedder refuses a text", extra=facts)
 
     async def finish(self) -> None:
         """Store what is still to be stored at the end of a run.
@@ -130,6 +149,9 @@ class DatabaseSteps:
         report.seconds = time.monotonic() - started
         self._add_seconds("load", started)
         self._result.books.append(report)
+        with bound(book=report.book, stage=Stage.VECTOR_TABLES):
+            facts = ("entries", "passages", "texts_embedded", "texts_reused", "rows_written", "rows_deleted")
+            _log.info("book loaded", extra={name: getattr(report, name) for name in facts})
 
     async def lack(self, book: ChunkedBook) -> None:
         """Report a book whose texts have no vectors where none were to be made."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID, uuid4
 
 from era_ingest.errors import ConflictError, EraError, NotFoundError, QueueFullError
+from era_ingest.logs import bound
 from era_ingest.pipelines.arrivals import root_of
 from era_ingest.pipelines.jobs import JobState, RunView, Ticket
 from era_ingest.pipelines.posted import find_landed, place
@@ -131,8 +132,10 @@ class Jobs:
                 key_digest=key_digest,
                 body_digest=body_digest,
             )
-        await self._place(book, job_id)
-        self._requests[job_id] = asyncio.create_task(self._request(job_id, book.slug, priority))
+        with bound(job=str(job_id), book=book.name):
+            await self._place(book, job_id)
+            _log.info("book accepted", extra={"priority": priority})
+            self._requests[job_id] = asyncio.create_task(self._request(job_id, book.slug, priority))
         return Accepted(job_id)
 
     async def aclose(self) -> None:
@@ -262,7 +265,8 @@ class Jobs:
             async with self._services.database.connection() as conn:
                 await rows.mark_requested(conn, job_id)
         except Exception:  # noqa: BLE001 - a task's boundary; it is recorded, and the job is kept
-            _log.exception("the run of job %s cannot be requested just now; it will be tried again", job_id)
+            with bound(job=str(job_id)):
+                _log.exception("the job's run cannot be requested just now; it will be tried again")
         finally:
             self._requests.pop(job_id, None)
 

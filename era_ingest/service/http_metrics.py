@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,8 @@ BUCKETS_S: Final = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 NO_ROUTE: Final = "none"
 """The route of what was refused before it came to one, or leads nowhere."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_log = logging.getLogger(__name__)
 
 
 class HttpMetrics:
@@ -63,5 +66,7 @@ class HttpMetrics:
     def _count(self, scope: Scope, status: str, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = getattr(scope.get("route"), "path", NO_ROUTE)
+        facts = {"method": method, "route": route, "status": int(status), "seconds": round(seconds, 4)}
+        _log.debug("request answered", extra={**facts, "caller": scope.get("state", {}).get("caller")})
         self._requests.labels(method, route, status).inc()
         self._seconds.labels(method, route).observe(seconds)

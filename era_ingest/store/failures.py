@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import conninfo
 
+from era_ingest.core.redaction import Redactor
 from era_ingest.errors import ConfigurationError, EraError, StoreUnavailableError
 
 _WRONG_LOGIN = ("28000", "28P01", "3D000")  # invalid authorisation, invalid password, no such database
@@ -74,4 +75,4 @@ def _without_password(text: str, url: str) -> str:
         password = conninfo.conninfo_to_dict(url).get("password")
     except psycopg.Error:
         return text.replace(url, "(URL)")
-    return text.replace(str(password), "***") if password else text
+    return Redactor([str(password) if password else None]).redact(text)

@@ -18,10 +18,11 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from era_ingest.definitions import defs
 from era_ingest.orchestration.instance import open_instance
+from era_ingest.orchestration.jobs import JOB_TAG
 from era_ingest.orchestration.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from era_ingest.orchestration.progress import build_observation
 from era_ingest.orchestration.resources import EraResource
-from era_ingest.orchestration.run_queue import JOB_TAG, open_run_queue
+from era_ingest.orchestration.run_queue import open_run_queue
 from era_ingest.orchestration.sensors import landing_sensor
 from era_ingest.pipelines.jobs import Ticket
 from era_ingest.pipelines.report import Progress

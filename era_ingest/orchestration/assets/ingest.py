@@ -14,9 +14,11 @@ import dagster as dg
 from pydantic import Field
 
 from era_ingest.errors import EraError
+from era_ingest.logs import bound
 from era_ingest.orchestration import schemas
 from era_ingest.orchestration.book_recording import GOOD, BookRecorder
 from era_ingest.orchestration.checks import BOOK_CHECKS, CheckEvent, evaluate_books
+from era_ingest.orchestration.jobs import JOB_TAG
 from era_ingest.orchestration.metadata import book_metadata, run_metadata
 from era_ingest.orchestration.partitions import BOOKS, DOMAINS, keys_of, register, unregister
 from era_ingest.orchestration.recording import (
@@ -156,7 +158,8 @@ def build_work(context: dg.AssetExecutionContext, config: BooksConfig) -> BookWo
 
 def _load(context: dg.AssetExecutionContext, work: BookWork, era: Era, recorder: BookRecorder) -> Loaded:
     try:
-        return era.load(work, recorder)
+        with bound(run=context.run.run_id, job=context.run.tags.get(JOB_TAG)):
+            return era.load(work, recorder)
     except EraError as error:
         fail(context, error, retries=era.retries)
 
