@@ -37,7 +37,7 @@ VICTIMS = {
     "database": "postgres",
 }
 """Kinds of processes by what stands in their command lines."""
-DAEMON = ("dagster._daemon", "run", "-m", "era_ingest.definitions")
+DAEMON = ("dagster._daemon", "run", "-m", "era_ingest_tests.faults.quick_definitions")
 
 
 def eventually(condition: Callable[[], bool], seconds: float = RECOVERY_S) -> bool:

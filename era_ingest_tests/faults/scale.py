@@ -25,11 +25,17 @@ FIRST_SEED = int(os.environ.get(SEED) or 0)
 LONG_S = 3 * 3600
 
 
-def short_and_long(short: int, long: int) -> list[ParameterSet]:
-    """Return the two forms of a test that does something so many times, for ``pytest.mark.parametrize``."""
+def short_and_long(short: int, long: int, *, short_s: float = 180.0) -> list[ParameterSet]:
+    """Return the two forms of a test that does something so many times, for ``pytest.mark.parametrize``.
+
+    Args:
+        short: How often in the short form.
+        long: How often in the long one.
+        short_s: After so many seconds the short form has failed.
+    """
     count = max(short, round(long * FACTOR))
     return [
-        pytest.param(short, id="short"),
+        pytest.param(short, id="short", marks=pytest.mark.timeout(short_s)),
         pytest.param(count, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(LONG_S)]),
     ]
 
