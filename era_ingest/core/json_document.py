@@ -67,7 +67,7 @@ def _narrow(data: bytes) -> bytes | None:
     Returns:
         The same document; None where there is no such character, or where escapes would be too many.
     """
-    if not any(lead in data for lead in _LEADS_BEYOND_16_BITS):
+    if not any(lead in data for lead in _LEADS_BEYOND_16_BITS) or json.detect_encoding(data) != "utf-8":
         return None
     escaped = len(data) - len(data.translate(None, _LEADS_BEYOND_8_BITS))
     if escaped * _BYTES_AN_ESCAPED > len(data):
