@@ -34,7 +34,7 @@ class Embedder(Protocol):
 
     Attributes:
         name: The model's identity in the database, such as ``openai/text-embedding-3-small@512``.
-        dimensions: Length of a vector; None until the first reply has told it.
+        dimensions: Length of a vector that replies are held to; None: any. Whoever finds it out sets it.
         max_batch_texts: Texts that one request may carry, >= 1.
         max_batch_tokens: Estimated tokens that one request may carry.
         max_batch_bytes: UTF-8 bytes of text that one request may carry.

@@ -8,15 +8,11 @@ sentence is tried, and if that fails too, it is the server and not the text.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
 from era_ingest.clients.committer import Committer, Finished, Refused
 from era_ingest.clients.exchange import Answer, Exchange
-from era_ingest.clients.feed import TextItem
-from era_ingest.core.batching import Batch, LimitLearner, Sized
-from era_ingest.core.tokens import estimate_tokens
 from era_ingest.errors import (
     ConfigurationError,
     EraError,
@@ -28,11 +24,13 @@ from era_ingest.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from era_ingest.clients.feed import TextItem
+    from era_ingest.clients.server_check import ServerCheck
+    from era_ingest.clients.size_check import SizeCheck
     from era_ingest.clients.turnstile import Admission
+    from era_ingest.core.batching import Batch, LimitLearner
     from era_ingest.core.retry import Backoff
 
-PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
-PROBE_TRIES = 3
 MOST_REFUSALS_IN_A_ROW = 16
 """More than one poison text causes in the largest batch; then a plain sentence is tried before halving."""
 ODD_STATUS = 424
@@ -43,52 +41,13 @@ _FAILURES_OF_TEXT = {"odd": 6, "transient": 6}
 """The same for a text alone: chance must not put it aside."""
 
 
-class ServerCheck:
-    """Finds out whether the server answers a plain sentence; one at a time, for all that ask.
-
-    Args:
-        exchange: Asks.
-        clock: Seconds on a monotonic clock.
-    """
-
-    def __init__(self, exchange: Exchange, clock: Callable[[], float]) -> None:
-        self._exchange = exchange
-        self._clock = clock
-        self._one_at_a_time = asyncio.Lock()
-        self._failed_at = float("-inf")
-        self._failure: EraError | None = None
-
-    async def failure_since(self, moment: float, backoff: Backoff) -> EraError | None:
-        """Return None if the server answered anything since a moment, or does so now; else its failure."""
-        asked = self._clock()
-        async with self._one_at_a_time:
-            if self._exchange.last_success >= moment:
-                return None
-            if self._failed_at < asked:
-                self._failure = await self._probe(backoff)
-                self._failed_at = self._clock()
-            return self._failure
-
-    async def _probe(self, backoff: Backoff) -> EraError | None:
-        item = TextItem(b"", PROBE_TEXT)
-        batch = Batch.of([Sized(item, len(PROBE_TEXT), estimate_tokens(PROBE_TEXT))])
-        failures = 0
-        while True:
-            outcome = await self._exchange.ask(batch)
-            if isinstance(outcome, Answer):
-                return None
-            failures += 1
-            if failures == PROBE_TRIES:
-                return outcome
-            await self._exchange.back_off(backoff, failures - 1)
-
-
 class Delivery:
     """Brings one batch to its end.
 
     Args:
         exchange: Asks the server.
         check: Tells a bad text from a bad server.
+        size: Tells vectors of another model.
         committer: Takes what is finished.
         learner: Learns what a request may carry.
         backoff: Delays between repeats.
@@ -99,6 +58,7 @@ class Delivery:
         self,
         exchange: Exchange,
         check: ServerCheck,
+        size: SizeCheck,
         committer: Committer,
         learner: LimitLearner,
         backoff: Backoff,
@@ -106,6 +66,7 @@ class Delivery:
     ) -> None:
         self._exchange = exchange
         self._check = check
+        self._size = size
         self._committer = committer
         self._learner = learner
         self._backoff = backoff
@@ -138,6 +99,8 @@ class Delivery:
         while True:
             outcome = await self._exchange.ask(batch, admission)
             admission = None
+            if isinstance(outcome, Answer):
+                outcome = await self._size.confirmed(outcome)
             if isinstance(outcome, Answer):
                 self._accept(batch, outcome)
                 return True

@@ -22,6 +22,7 @@ from era_ingest.clients.exchange import Exchange
 from era_ingest.clients.feed import LINGER_S, BatchFeed, TextItem
 from era_ingest.clients.purse import Purse
 from era_ingest.clients.run import EmbeddingRun
+from era_ingest.clients.size_check import SizeCheck
 from era_ingest.clients.stats import EmbeddingStats
 from era_ingest.clients.turnstile import Turnstile
 from era_ingest.core.batching import BatchLimits, LimitLearner
@@ -148,6 +149,7 @@ class EmbeddingClient:
             turnstile=turnstile,
             exchange=exchange,
             committer=Committer(commit, refuse, self.stats),
+            size=SizeCheck(self.embedder, exchange, self._options.backoff),
             learner=LimitLearner(limits),
             backoff=self._options.backoff,
             slack_batches=self._options.slack_batches,

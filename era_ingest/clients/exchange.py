@@ -124,6 +124,13 @@ class Exchange:
         self._set_aside[admission] = amount
         return admission
 
+    async def admit_again(self, batch: Batch[TextItem]) -> Admission:
+        """Do as ``admit`` for what was sent before; ``stop`` ends the waiting."""
+        with self._waits():
+            admission = await self.admit(batch)
+        self._stats.retries += 1
+        return admission
+
     def withdraw(self, admission: Admission, estimated: float = 0.0) -> None:
         """Give back leave to send; a request whose outcome will never be known cost its estimate."""
         self._turnstile.cancel(admission)
@@ -150,9 +157,7 @@ class Exchange:
         refusals = 0
         while True:
             if admission is None:
-                with self._waits():
-                    admission = await self.admit(batch)
-                self._stats.retries += 1
+                admission = await self.admit_again(batch)
             outcome = await self._send(batch, admission)
             if not isinstance(outcome, RateLimitedError):
                 return outcome
@@ -162,8 +167,12 @@ class Exchange:
 
     async def back_off(self, backoff: Backoff, failures: int) -> None:
         """Wait before a request is repeated; ``failures`` counts those before this one, >= 0."""
+        await self.pause(backoff.delay_s(failures, self._rng.random()))
+
+    async def pause(self, seconds: float) -> None:
+        """Wait; ``stop`` ends it."""
         with self._waits():
-            await self._sleep(backoff.delay_s(failures, self._rng.random()))
+            await self._sleep(seconds)
 
     @contextmanager
     def _waits(self) -> Iterator[None]:

@@ -121,8 +121,6 @@ class HttpEmbedder(ABC):
             vectors = check_vectors(
                 parse_vectors(document.rows), count=len(texts), dimensions=self.dimensions
             )
-        if self.dimensions is None:
-            self.dimensions = vectors.shape[1]
         return Reply(vectors, document.tokens, hints)
 
     async def aclose(self) -> None:

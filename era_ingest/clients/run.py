@@ -12,7 +12,8 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from era_ingest.clients.delivery import Delivery, ServerCheck
+from era_ingest.clients.delivery import Delivery
+from era_ingest.clients.server_check import ServerCheck
 from era_ingest.errors import BudgetExceededError, EraError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from era_ingest.clients.committer import Committer
     from era_ingest.clients.exchange import Exchange
     from era_ingest.clients.feed import BatchFeed, TextItem
+    from era_ingest.clients.size_check import SizeCheck
     from era_ingest.clients.turnstile import Admission, Turnstile
     from era_ingest.core.batching import Batch, LimitLearner
     from era_ingest.core.retry import Backoff
@@ -34,6 +36,7 @@ class EmbeddingRun:
         turnstile: Gives leave to send.
         exchange: Asks the server.
         committer: Makes replies durable.
+        size: Tells vectors of another model.
         learner: Learns what a request may carry.
         backoff: Delays between repeats.
         slack_batches: Batches that may wait to be repeated or committed while new ones are sent, >= 1.
@@ -47,6 +50,7 @@ class EmbeddingRun:
         turnstile: Turnstile,
         exchange: Exchange,
         committer: Committer,
+        size: SizeCheck,
         learner: LimitLearner,
         backoff: Backoff,
         slack_batches: int,
@@ -61,6 +65,7 @@ class EmbeddingRun:
         self._slack_batches = slack_batches
         self._clock = clock
         self._check = ServerCheck(exchange, clock)
+        self._size = size
         self._changed = asyncio.Event()
         self._deliveries = 0
         self._unsent: set[Admission] = set()
@@ -123,7 +128,13 @@ class EmbeddingRun:
 
     async def _deliver(self, batch: Batch[TextItem], admission: Admission) -> None:
         delivery = Delivery(
-            self._exchange, self._check, self._committer, self._learner, self._backoff, self._clock
+            self._exchange,
+            self._check,
+            self._size,
+            self._committer,
+            self._learner,
+            self._backoff,
+            self._clock,
         )
         self._unsent.discard(admission)
         try:

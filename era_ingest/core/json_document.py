@@ -14,6 +14,16 @@ from era_ingest.errors import MalformedDocumentError
 DEFAULT_LIMITS = InputLimits()
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 _CUT = frozenset({"unexpected end of data", "truncated data"})
+_LEADS_BEYOND_16_BITS = tuple(bytes([lead]) for lead in range(0xF0, 0xF5))
+_LEADS_BEYOND_8_BITS = bytes(range(0xC4, 0xF5))
+_BEYOND_8_BITS = re.compile(
+    rb"(?<!\\)(?:[\xc4-\xdf]|(?:\xe0[\xa0-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]|\xed[\x80-\x9f])"
+    rb"|(?:\xf0[\x90-\xbf]|[\xf1-\xf3][\x80-\xbf]|\xf4[\x80-\x8f])[\x80-\xbf])[\x80-\xbf]"
+)
+"""A character of UTF-8 beyond U+00FF, but for halves of pairs."""
+_BYTES_AN_ESCAPED = 16
+"""With more characters to escape, the escapes would take what they save."""
+_PIECE_BYTES = 1 << 20
 _LONGEST_ESCAPE = len("\\uXXXX")
 _SPACE = " \t\n\r"
 _CONTENT = re.compile(r"[^ \t\n\r\0]")
@@ -40,6 +50,38 @@ def parse_json(file: RawFile, limits: InputLimits = DEFAULT_LIMITS) -> object:
         MalformedDocumentError: ``reason`` is ``empty``, ``not_unicode``, ``not_json``, ``truncated``,
             ``trailing_data``, ``too_deep`` or ``too_many_values``.
     """
+    narrow = _narrow(file.data)
+    if narrow is not None:
+        try:
+            return _parse_text(RawFile(file.path, narrow), limits)
+        except MalformedDocumentError:
+            del narrow  # the file itself is read again, for the places that the error names
+    return _parse_text(file, limits)
+
+
+def _narrow(data: bytes) -> bytes | None:
+    """Return UTF-8 with JSON's escapes for what makes Python take more than a byte a character.
+
+    One character beyond U+FFFF makes it four bytes for each character of the document, before any of it is read.
+
+    Returns:
+        The same document; None where there is no such character, or where escapes would be too many.
+    """
+    if not any(lead in data for lead in _LEADS_BEYOND_16_BITS) or json.detect_encoding(data) != "utf-8":
+        return None
+    escaped = len(data) - len(data.translate(None, _LEADS_BEYOND_8_BITS))
+    if escaped * _BYTES_AN_ESCAPED > len(data):
+        return None
+    narrow = bytearray()
+    begin = 0
+    while begin < len(data):  # in pieces: each escape is an object for a moment
+        end = data.find(b" ", begin + _PIECE_BYTES) + 1 or len(data)
+        narrow += _BEYOND_8_BITS.sub(_escape, data[begin:end])
+        begin = end
+    return bytes(narrow)
+
+
+def _parse_text(file: RawFile, limits: InputLimits) -> object:
     text = decode_text(file, detect_json=True)
     if not _CONTENT.search(text):
         _refuse(file, "empty", "The file is empty; it may still be on its way.")
@@ -68,6 +110,11 @@ def parse_json(file: RawFile, limits: InputLimits = DEFAULT_LIMITS) -> object:
             f"There is data after the end of the JSON, at {_place(text, end)}: keep one document a file.",
         )
     return read_value(text, begin, WALKED_LEVELS)
+
+
+def _escape(match: re.Match[bytes]) -> bytes:
+    """Return a character as JSON writes it in ASCII: two escapes."""
+    return json.dumps(match.group().decode()).strip('"').encode()
 
 
 def decode_text(file: RawFile, *, detect_json: bool = False) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from io import StringIO
 from typing import TYPE_CHECKING, NamedTuple
 
 from era_ingest.core.model import CleaningCounts
@@ -24,18 +23,23 @@ MAX_MARKS_IN_A_ROW = 30
 It is also what keeps NFC linear: CPython sorts a run of marks by insertion.
 """
 
-_UNWANTED = re.compile(
-    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # controls that are no white space
+_UNWANTED_CHARACTERS = (
+    "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # controls that are no white space
     "\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb"  # show nothing
     "\ufdd0-\ufdef\ufffe\uffff"  # no characters (Unicode 23.7)
-    "\ud800-\udfff]+"  # halves of a pair
+    "\ud800-\udfff"  # halves of a pair
 )
+_UNWANTED = re.compile(f"[{_UNWANTED_CHARACTERS}]+")
 _PIECE_CHARS = 65_536
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 _MAYBE_MARKS = re.compile(rf"[^\w\s\x00-\u02ff]{{{MAX_MARKS_IN_A_ROW + 1},}}")
-_LINE_END = re.compile("\r\n?|[\x0b\x85\u2028]")
-_PAGE_END = re.compile("[\x0c\x1c-\x1f\u2029]")
-_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
+_LINE_ENDS, _PAGE_ENDS = "\r\n\x0b\x85\u2028", "\x0c\x1c-\x1f\u2029"
+_SECOND_HALF = rf"(?:(?<=\r)[{_UNWANTED_CHARACTERS}]*+\n)?+"
+_BLANK = rf"(?:[^\S{_LINE_ENDS}]|[{_UNWANTED_CHARACTERS}])*"
+_PARAGRAPH_END = re.compile(
+    rf"[{_LINE_ENDS}{_PAGE_ENDS}](?:(?<=[{_PAGE_ENDS}])|{_SECOND_HALF}{_BLANK}[{_LINE_ENDS}])[\s{_UNWANTED_CHARACTERS}]*"
+)
+"""A page end, or two line ends with nothing to see between them; begins with one set, which is found quickly."""
 
 
 class Cleaned(NamedTuple):
@@ -47,52 +51,106 @@ class Cleaned(NamedTuple):
 
 def clean_line(text: str) -> Cleaned:
     """Return a text as one line: entries, titles, domains. All white space is folded to single spaces."""
-    visible, counts = _remove_unwanted(text)
-    return Cleaned(_fold_space(visible), counts)
+    if text.isascii() and text.isprintable():
+        return Cleaned(_fold_space(text), NOTHING_CHANGED)
+    tally = _Tally(text)
+    return Cleaned(_fold_space(tally.compose(text)), tally.counts())
 
 
 def clean_prose(text: str) -> Cleaned:
     r"""Return a chapter's text as paragraphs with ``\n\n`` between them.
 
-    Blank lines and page ends part paragraphs; within one, all white space is folded to single spaces.
+    Blank lines and page ends part paragraphs; within one, all white space is folded to single spaces. Worked on piece
+    by piece, and a clean text is returned as it is: one wide character makes every copy of a text four times as large.
     """
-    visible, counts = _remove_unwanted(text)
-    lines = _PAGE_END.sub("\n\n", _LINE_END.sub("\n", visible))
-    cleaned = StringIO()  # a list of the paragraphs would take eight bytes and more for each
-    for paragraph in _paragraphs(lines):
-        if folded := _fold_space(paragraph):
-            cleaned.write("\n\n" if cleaned.tell() else "")
-            cleaned.write(folded)
-    return Cleaned(cleaned.getvalue(), counts)
-
-
-def _paragraphs(text: str) -> Iterator[str]:
-    """Yield what stands between blank lines, one at a time: together they would be the text again."""
-    begin = 0
-    for blank in _BLANK_LINES.finditer(text):
-        yield text[begin : blank.start()]
-        begin = blank.end()
-    yield text[begin:] if begin else text
-
-
-def _remove_unwanted(text: str) -> Cleaned:
-    """Remove what carries no text and compose the rest; white space stays as it is."""
-    if text.isascii() and text.isprintable():
+    tally = _Tally(text)
+    if _is_clean(text):
         return Cleaned(text, NOTHING_CHANGED)
-    nul = surrogates = controls = normalised = 0
-    result = _UNWANTED.sub("", text)
-    if len(result) != len(text):
-        nul = text.count("\0")
-        surrogates = sum(map(len, _SURROGATES.findall(text)))
-        controls = len(text) - len(result) - nul - surrogates
-    if not result.isascii() and not unicodedata.is_normalized("NFC", result):
+    blocks: list[str] = []
+    block: list[str] = []
+    chars = 0
+    for separator, piece in _pieces(text):
+        if folded := _fold_space(tally.compose(piece)):
+            block += (separator, folded) if chars or blocks else (folded,)
+            chars += len(folded)
+            if chars > _PIECE_CHARS:
+                blocks.append("".join(block))
+                block, chars = [], 0
+    blocks.append("".join(block))
+    return Cleaned("".join(blocks), tally.counts())
+
+
+def _is_clean(text: str) -> bool:
+    """Say whether cleaning would change nothing; looks up to the first change."""
+    if _UNWANTED.search(text):
+        return False
+    end = 0
+    for separator, piece in _pieces(text):
+        begin = end + len(separator) if end else 0
+        end = begin + len(piece)
+        if (
+            not piece
+            or text[begin:end] != piece
+            or (begin and text[begin - len(separator) : begin] != separator)
+        ):
+            return False
+        if _fold_space(piece) != piece or not unicodedata.is_normalized("NFC", piece):
+            return False
+    return end == len(text)
+
+
+def _pieces(text: str) -> Iterator[tuple[str, str]]:
+    """Yield what stands between blank lines, long ones in pieces; each with what parts it from the last one."""
+    begin = 0
+    for parting in _PARAGRAPH_END.finditer(text):
+        yield from _cut(text, begin, parting.start())
+        begin = parting.end()
+    yield from _cut(text, begin, len(text))
+
+
+def _cut(text: str, begin: int, end: int) -> Iterator[tuple[str, str]]:
+    """Yield a paragraph in pieces that end at a space; no mark composes with a space."""
+    separator = "\n\n"
+    while begin < end:
+        space = text.find(" ", begin + _PIECE_CHARS, end)
+        stop = end if space < 0 else space
+        yield separator, text[begin:stop]
+        begin, separator = stop + 1, " "
+
+
+class _Tally:
+    """What cleaning changes in a text, which may be composed in parts.
+
+    Args:
+        text: The whole.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._nul = self._surrogates = self._controls = self._normalised = 0
+        self._is_plain = text.isascii()
+        self._has_unwanted = _UNWANTED.search(text) is not None
+        if self._has_unwanted:
+            self._nul = text.count("\0")
+            self._surrogates = sum(len(found[0]) for found in _SURROGATES.finditer(text))
+            unwanted = sum(len(found[0]) for found in _UNWANTED.finditer(text))
+            self._controls = unwanted - self._nul - self._surrogates
+
+    def compose(self, part: str) -> str:
+        """Return a part without what carries no text, composed; white space stays as it is."""
+        result = _UNWANTED.sub("", part) if self._has_unwanted else part
+        if self._is_plain or unicodedata.is_normalized("NFC", result):
+            return result
         bounded = _MAYBE_MARKS.sub(_bound_marks, result)
-        controls += len(result) - len(bounded)
-        result = unicodedata.normalize("NFC", bounded)
-        normalised = max(1, abs(len(bounded) - len(result)))
-    if not (nul or surrogates or controls or normalised):
-        return Cleaned(result, NOTHING_CHANGED)
-    return Cleaned(result, CleaningCounts(nul, surrogates, controls, normalised, texts_changed=1))
+        self._controls += len(result) - len(bounded)
+        composed = unicodedata.normalize("NFC", bounded)
+        self._normalised += max(1, abs(len(bounded) - len(composed)))
+        return composed
+
+    def counts(self) -> CleaningCounts:
+        """Return what was changed so far."""
+        if not (self._nul or self._surrogates or self._controls or self._normalised):
+            return NOTHING_CHANGED
+        return CleaningCounts(self._nul, self._surrogates, self._controls, self._normalised, texts_changed=1)
 
 
 def _fold_space(text: str) -> str:

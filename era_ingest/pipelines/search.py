@@ -174,6 +174,7 @@ class Searcher:
         if self._embedder is None or self._model != model:
             await self.aclose()
             self._embedder, self._model = build_embedder_for(self._services.settings, model.name), model
+            self._embedder.dimensions = model.dimensions
         reply = await self._embedder.embed([text])
         vector = self._cached[key] = np.asarray(reply.vectors[0], dtype=np.float32)
         if len(self._cached) > MAX_CACHED_QUERIES:

@@ -7,6 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from era_ingest.clients.size_check import mismatch
 from era_ingest.errors import EraError, PermanentError
 from era_ingest.logs import bound
 from era_ingest.pipelines.planning import report_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _REFUSALS_LOGGED = 20
-_PROBE_TEXT = "dimensions"
+_PROBE_TEXTS = ("dimensions", "another text")
 
 
 class DatabaseSteps:
@@ -187,10 +188,13 @@ class DatabaseSteps:
             self._viewed |= new
 
     async def _probe(self) -> Model:
-        """Learn the size of the model's vectors by one request."""
+        """Learn the size of the model's vectors by two requests that agree."""
         dimensions = self._embedder.dimensions
         if dimensions is None:
-            dimensions = int((await self._embedder.embed([_PROBE_TEXT])).vectors.shape[1])
+            sizes = [(await self._embedder.embed([text])).vectors.shape[1] for text in _PROBE_TEXTS]
+            if len(set(sizes)) > 1:
+                raise mismatch(*sizes)
+            dimensions = self._embedder.dimensions = int(sizes[0])
         return await self._ensure_model(dimensions)
 
     @patient

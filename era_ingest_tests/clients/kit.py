@@ -96,12 +96,14 @@ async def until(true: Callable[[], bool]) -> None:
 def embedder(
     server: EmbeddingServer, backend: str = "openai", *, batch_texts: int = 64, timeout_s: float = 5.0
 ) -> HttpEmbedder:
-    """Return a backend in front of a server."""
-    return BACKENDS[backend](
+    """Return a backend in front of a server, of a model whose size is known."""
+    made = BACKENDS[backend](
         Endpoint(
             server.url, "test-model", api_key=SecretStr(KEY), batch_texts=batch_texts, timeout_s=timeout_s
         )
     )
+    made.dimensions = server.options.dimensions
+    return made
 
 
 def client(

@@ -15,7 +15,12 @@ from era_ingest.clients.backend import Reply
 from era_ingest.clients.driver import EmbeddingClient, TextItem
 from era_ingest.clients.stats import LatencySample, Samples
 from era_ingest.core.limiter.fixed import FixedLimiter
-from era_ingest.errors import AuthenticationError, RequestRejectedError, StoreUnavailableError
+from era_ingest.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    RequestRejectedError,
+    StoreUnavailableError,
+)
 from era_ingest_tests.clients.kit import QUICK, Notes, client, embed, embedder, item, items, stream, until
 from era_ingest_tests.servers import EmbeddingServer, ServerOptions
 
@@ -89,6 +94,24 @@ async def test_every_text_gets_one_vector(count: int) -> None:
     notes, stats = await embed(Bench(), items(count))
     assert len(notes.vectors) == stats.texts == count
     assert stats.requests == -(-count // 4)
+
+
+class Chameleon(Bench):
+    """A backend each of whose replies has vectors of another size."""
+
+    dimensions: int | None = None
+
+    async def embed(self, texts: Sequence[str]) -> Reply:
+        await super().embed(texts)
+        return Reply(np.eye(len(texts), 5 + len(self.batches), dtype=np.float32))
+
+
+async def test_a_server_of_which_no_two_replies_agree_is_no_model() -> None:
+    """Nothing is stored, and a person is told."""
+    notes = Notes()
+    with pytest.raises(ConfigurationError, match="of 6, then of 7, then of 8"):
+        await embed(Chameleon(), items(4), notes=notes)
+    assert notes.vectors == {}
 
 
 async def test_no_more_is_in_flight_than_the_limiter_allows() -> None:

@@ -234,6 +234,21 @@ async def test_a_wrong_url_does_not_take_the_whole_budget() -> None:
     assert 60 <= now < 150
 
 
+@pytest.mark.parametrize("spoilt", [0, 1])
+async def test_a_model_nobody_used_has_the_size_on_which_two_replies_agree(spoilt: int) -> None:
+    """The first reply of all may be another model's: it decides nothing, and its texts are sent again."""
+    rule = Rule(Fault.WRONG_SIZE, first=spoilt)
+    async with EmbeddingServer(ServerOptions(rules=(rule,))) as server:
+        one = embedder(server)
+        one.dimensions = None
+        texts = items(300)
+        notes, _ = await embed(one, texts)
+    assert one.dimensions == 64
+    assert notes.missing(texts) == []
+    assert {len(vector) for vector in notes.vectors.values()} == {64}
+    assert server.stats.texts <= 300 + spoilt * 64 + spoilt + 1
+
+
 async def test_what_was_finished_before_a_stop_is_committed() -> None:
     """The quota ends half way: requests in flight are finished, everything answered is durable."""
     async with EmbeddingServer(ServerOptions(latency_s=0.005)) as server:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-import pytest
 
 from era_ingest.store.chunk_files import ChunkFiles
 
@@ -17,10 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-FACTOR = float(os.environ.get("ERA_TORTURE_FACTOR", "1"))
-"""Scales the counts of the long forms: 0.1 makes them a tenth as long, 10 ten times as long."""
-SEED = int(os.environ.get("ERA_TORTURE_SEED", "0"))
-"""Added to every seed: another number draws other cases."""
+SIZING = 1
+"""Texts of its own that a program sends to a model that nobody used before: a sentence, for the vectors' size."""
 _WRITTEN_AT_NS = 1_700_000_000_000_000_000
 _DOMAINS = ("Ethics", "War", "Decision Making", "Trade", "Gardening", "Power")
 _WORDS = [
@@ -51,18 +48,6 @@ _WORDS = [
     "habit",
     "reason",
 ]
-
-
-def cases(short: int, long: int) -> list[Any]:
-    """Return seeds as test parameters: ``short`` of them in the short form, ``long`` in the long one.
-
-    The seed is the test's id, so that a failure prints it.
-    """
-    seeds = range(SEED, SEED + max(short, round(long * FACTOR)))
-    return [
-        pytest.param(seed, id=f"seed{seed}", marks=[] if number < short else pytest.mark.slow)
-        for number, seed in enumerate(seeds)
-    ]
 
 
 @dataclass
@@ -119,6 +104,18 @@ class Installation:
         return {**kept, **self.variables()}
 
 
+def served_by(url: str, *, batch_texts: int, concurrency: int, controller: str = "fixed") -> dict[str, str]:
+    """Return the settings of an installation that embeds at a test server, so many requests at once."""
+    return {
+        "ERA_EMBEDDER": "openai",
+        "ERA_EMBED_URL": url,
+        "ERA_EMBED_MODEL": "m",
+        "ERA_EMBED_BATCH_TEXTS": str(batch_texts),
+        "ERA_EMBED_CONTROLLER": controller,
+        "ERA_EMBED_CONCURRENCY": str(concurrency),
+    }
+
+
 class Library:
     """Books drawn from a seed, written with fixed times so that every installation gets the same bytes.
 
@@ -126,7 +123,7 @@ class Library:
         seed: Of everything.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: float) -> None:
         self._rng = random.Random(seed)
 
     def sentence(self, words: int = 9) -> str:

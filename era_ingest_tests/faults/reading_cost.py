@@ -86,11 +86,21 @@ def _again(unit: str) -> Callable[[int], str]:
     return lambda size: unit * (size // len(unit.encode()))
 
 
+def _one_chapter(text: str) -> str:
+    return json.dumps([{"raw_text": text}], ensure_ascii=False)
+
+
 SHAPES: dict[str, Callable[[int], str]] = {
     "prose.json": _many(lambda n: json.dumps({"chapter_index": n, "raw_text": FOX * 200})),
     "one-chapter.json": lambda size: json.dumps([{"raw_text": FOX * (size // len(FOX))}]),
     "emoji.json": _many(
         lambda n: json.dumps({"chapter_index": n, "raw_text": FOX * 200 + "\U0001f600"}, ensure_ascii=False)
+    ),
+    "wide-chapter.json": lambda size: _one_chapter("\U0001f600" + FOX * (size // len(FOX))),
+    "wide-lines.json": lambda size: _one_chapter("\U0001f600" + (FOX + "\r\n") * (size // (len(FOX) + 4))),
+    "wide-marks.json": lambda size: _one_chapter("\U0001f600" + ("e\u0301" + FOX) * (size // (len(FOX) + 3))),
+    "wide-hidden.json": lambda size: _one_chapter(
+        "\U0001f600" + ("\u200b" + FOX + "\n\n\n") * (size // (len(FOX) + 9))
     ),
     "chinese.json": lambda size: json.dumps([{"raw_text": "漢字。" * (size // 9)}], ensure_ascii=False),
     "sixty-bytes.json": _many(lambda n: f'{{"chapter_index":{n},"domains":["a"],"principles":["p {n}"]}}'),

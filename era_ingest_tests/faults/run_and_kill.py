@@ -3,7 +3,8 @@
 ``python -m era_ingest_tests.faults.run_and_kill POINT NUMBER era ingest PATH`` (or ``dagster job execute ...``)
 
 Nothing in the product knows of it: one function is wrapped before the program starts. POINT ``none`` kills
-nothing. Where ``ERA_TEST_COUNTS`` names a file, a program that lives writes how often it came to each point.
+nothing. Where ``ERA_TEST_COUNTS`` names a file, a program that lives writes how often it came to each point;
+``ERA_TEST_PATIENCE_S`` shortens the minute for which it tries what the store refuses.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import psycopg
 
 from era_ingest.clients.http_backend import HttpEmbedder
 from era_ingest.clients.turnstile import Turnstile
+from era_ingest.pipelines.retrying import retry_transient
 from era_ingest.store import ministers
 from era_ingest.store.atomic import PendingFile
 from era_ingest.store.chunk_files import ChunkFiles
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 COUNTS = "ERA_TEST_COUNTS"
 IN_FLIGHT = "ERA_TEST_IN_FLIGHT"
+PATIENCE = "ERA_TEST_PATIENCE_S"
 POINTS = (
     "request",  # a reply is there, its vectors are not stored
     "copy",  # half of a COPY's data is sent
@@ -93,6 +96,9 @@ def arm(reaper: Reaper) -> None:
             after=lambda: reaper.pass_by("committed"),
         )
     _cut_copy(reaper)
+    if seconds := os.environ.get(PATIENCE):
+        assert retry_transient.__kwdefaults__
+        retry_transient.__kwdefaults__["budget_s"] = float(seconds)
     if path := os.environ.get(IN_FLIGHT):
         _watch_flight(Path(path))
 
@@ -100,15 +106,14 @@ def arm(reaper: Reaper) -> None:
 def _watch_flight(path: Path) -> None:
     """Write down how many requests were in flight at most, and how many the controller allowed, as both grow."""
     original = HttpEmbedder.embed
-    now = most = 0
+    told, told_limit = _Told(path), _Told(path.with_suffix(".limit"))
+    now = 0
 
     @wraps(original)
     async def embed(self: HttpEmbedder, texts: Sequence[str]) -> Reply:
-        nonlocal now, most
+        nonlocal now
         now += 1
-        if now > most:
-            most = now
-            path.write_text(str(most), encoding="ascii")
+        told.tell(now)
         try:
             return await original(self, texts)
         finally:
@@ -116,18 +121,31 @@ def _watch_flight(path: Path) -> None:
 
     HttpEmbedder.embed = embed  # type: ignore[method-assign]
     is_held = Turnstile._is_held
-    greatest = 0
 
     @wraps(is_held)
     def note_limit(self: Turnstile, at: float) -> bool:
-        nonlocal greatest
-        limit = math.ceil(self.limit)
-        if limit > greatest:
-            greatest = limit
-            path.with_suffix(".limit").write_text(str(limit), encoding="ascii")
+        told_limit.tell(math.ceil(self.limit))
         return is_held(self, at)
 
     Turnstile._is_held = note_limit  # type: ignore[assignment,method-assign]
+
+
+class _Told:
+    """The greatest of some numbers in a file, which a kill never finds empty: each is one write over the last."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+        self._most = 0
+
+    def tell(self, number: int) -> None:
+        """Take a number."""
+        if number <= self._most:
+            return
+        self._most = number
+        if self._file is None:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+        os.pwrite(self._file, f"{number:8}".encode(), 0)
 
 
 def _around(

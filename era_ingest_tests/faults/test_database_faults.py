@@ -22,7 +22,8 @@ from psycopg import sql
 from era_ingest.store.books import _BOOK_LOCKS
 from era_ingest.store.embedded import hold, status
 from era_ingest.store.embedded.waiting import Waiter
-from era_ingest_tests.faults.kit import Installation, cases, differences, picture, write_corpus
+from era_ingest_tests.faults.kit import Installation, differences, picture, served_by, write_corpus
+from era_ingest_tests.faults.scale import cases
 from era_ingest_tests.servers import EmbeddingServer, ServerOptions
 
 if TYPE_CHECKING:
@@ -210,14 +211,7 @@ def build_installation(folder: Path, url: str, embeddings: EmbeddingServer) -> I
     installation = Installation(
         folder,
         url,
-        {
-            "ERA_EMBEDDER": "openai",
-            "ERA_EMBED_URL": embeddings.url,
-            "ERA_EMBED_MODEL": "m",
-            "ERA_EMBED_BATCH_TEXTS": str(TEXTS_A_REQUEST),
-            "ERA_EMBED_CONTROLLER": "fixed",
-            "ERA_EMBED_CONCURRENCY": "2",
-        },
+        served_by(embeddings.url, batch_texts=TEXTS_A_REQUEST, concurrency=2),
     )
     write_corpus(installation.landing, CORPUS)
     return installation

@@ -1,44 +1,46 @@
 """SIGKILL of what runs beside the books: daemon, webserver, code server, run worker, ``era ingest``, the database.
 
-Nobody starts anything again by hand: ``era dev`` does, or the embedded server's warden, or the next command.
+Nobody starts anything again by hand: ``era dev`` does, or the embedded server's warden, or the next command, or
+whoever looks after a daemon of its own.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import asyncio
 import random
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import dagster as dg
 import psutil
 import psycopg
 import pytest
 
-from era_ingest.orchestration.dev import CodeServers
-from era_ingest.orchestration.instance import open_instance
-from era_ingest.orchestration.launcher import EraRunLauncher
-from era_ingest.settings import load_settings
 from era_ingest.store.embedded import hold, status
-from era_ingest.store.embedded.waiting import Waiter
-from era_ingest_tests.faults.conftest import ROOT
+from era_ingest_tests.faults.fleet import (
+    DAEMON,
+    RECOVERY_S,
+    VICTIMS,
+    Dev,
+    Program,
+    books_loaded,
+    eventually,
+    free_port,
+    running,
+    running_dev,
+)
 from era_ingest_tests.faults.kit import (
     Installation,
     Library,
-    cases,
     differences,
     picture,
+    served_by,
     write_book,
     write_corpus,
 )
+from era_ingest_tests.faults.scale import cases, seeded, short_and_long
+from era_ingest_tests.servers import EmbeddingServer, ServerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,97 +48,22 @@ if TYPE_CHECKING:
 
     from era_ingest_tests.faults.conftest import Databases, Forge
 
-RECOVERY_S = 180.0
-VICTIMS = {
-    "webserver": "dagster_webserver",
-    "daemon": "dagster._daemon",
-    "service": "era_ingest serve",
-    "code server": "code-server",
-    "code process": "api grpc",
-    "database": "postgres",
-}
-
-
-def eventually(condition: Callable[[], bool], seconds: float = RECOVERY_S) -> bool:
-    return Waiter().until(condition, seconds)
-
-
-class Dev:
-    """A running ``era dev``."""
-
-    def __init__(self, installation: Installation, port: int, process: subprocess.Popen[bytes]) -> None:
-        self.installation = installation
-        self.port = port
-        self.process = process
-
-    def answers(self) -> bool:
-        """Say whether the UI answers and a daemon beats."""
-        query = json.dumps(
-            {"query": "{instance{daemonHealth{allDaemonStatuses{healthy required}}}}"}
-        ).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql", query, {"Content-Type": "application/json"}
-        )
-        with suppress(OSError, ValueError, KeyError):
-            with urllib.request.urlopen(request, timeout=10) as reply:
-                found = json.loads(reply.read())["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
-            return all(one["healthy"] for one in found if one["required"])
-        return False
-
-    def victims(self, kind: str) -> set[psutil.Process]:
-        """Return the living processes of a kind."""
-        if kind == "database":
-            pid = status(self.installation.home).pid
-            return {psutil.Process(pid)} if pid else set()
-        found = set()
-        with suppress(psutil.Error):
-            for process in psutil.Process(self.process.pid).children(recursive=True):
-                with suppress(psutil.Error):
-                    if VICTIMS[kind] in " ".join(process.cmdline()):
-                        found.add(process)
-        return found
-
-    def books(self) -> int:
-        """Return how many books are loaded; -1 while the database is away."""
-        url = status(self.installation.home).url
-        with suppress(psycopg.Error):
-            with psycopg.connect(url or "") as connection:
-                row = connection.execute("select count(*) from era.doctrine_sources").fetchone()
-            return int(row[0]) if row else -1
-        return -1
-
-
-@contextmanager
-def running_dev(installation: Installation) -> Iterator[Dev]:
-    """Run ``era dev`` for the length of a context."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "era_ingest", "dev", "--port", str(port), "--serve-port", "0"]
-    with (
-        installation.log.open("ab") as log,
-        subprocess.Popen(
-            command, cwd=ROOT, env=installation.environment(), stdout=log, stderr=log
-        ) as process,
-    ):
-        try:
-            yield Dev(installation, port, process)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(90)
+PARTS = tuple(kind for kind in VICTIMS if kind != "worker")
+SHORT_LIVES, LIFE_S = 5, 31.0
+"""``era dev`` gives up after more lives in a row than this that are shorter than half a minute."""
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("seed", cases(0, 50))
+@pytest.mark.parametrize("seed", cases(0, 5))
 def test_a_killed_part_of_era_dev_comes_back(
     tmp_path: Path, seed: int, note: Callable[[str, float], None]
 ) -> None:
     """Each part is killed once, in any order; the UI is there again, and a book that arrives then is loaded."""
     rng = random.Random(seed)
     installation = Installation(tmp_path, None, {"ERA_EMBEDDER": "hashing"})
-    library = Library(seed)
     with running_dev(installation) as dev:
         assert eventually(dev.answers), installation.log.read_text()[-3000:]
-        order = rng.sample(sorted(VICTIMS), k=len(VICTIMS))
+        order = rng.sample(PARTS, k=len(PARTS))
         for kind in order:
             old = dev.victims(kind)
             assert old, kind
@@ -145,9 +72,9 @@ def test_a_killed_part_of_era_dev_comes_back(
                 victim.kill()
             assert eventually(partial(_are_new, dev, kind, old)), f"{kind}, {order}"
             assert eventually(dev.answers), f"{kind}, {order}: {installation.log.read_text()[-3000:]}"
-            note(f"era dev: {kind} killed: seconds until it is back", time.monotonic() - begun)
-        write_book(installation.landing, "arrives", library.book())
-        assert eventually(lambda: dev.books() == 1), installation.log.read_text()[-3000:]
+            note(f"era dev: {kind} killed alone: seconds until it is back", time.monotonic() - begun)
+        write_book(installation.landing, "arrives", Library(seed).book())
+        assert eventually(lambda: dev.books() == {"arrives"}), installation.log.read_text()[-3000:]
     assert not status(installation.home).running
 
 
@@ -156,7 +83,122 @@ def _are_new(dev: Dev, kind: str, old: set[psutil.Process]) -> bool:
     return bool(found) and not found & old
 
 
-@pytest.mark.parametrize("seed", cases(2, 50))
+@pytest.mark.parametrize("rounds", short_and_long(5, 50, short_s=900))
+def test_all_parts_of_era_dev_killed_within_a_second_come_back(
+    tmp_path: Path, rounds: int, note: Callable[[str, float], None]
+) -> None:
+    """Again and again, in any order, while books arrive: all is there again, and every book is loaded."""
+    installation = Installation(tmp_path, None, {"ERA_EMBEDDER": "hashing"})
+    with seeded() as rng, running_dev(installation) as dev:
+        library = Library(rng.random())
+        assert eventually(lambda: _is_complete(dev)), installation.log.read_text()[-3000:]
+        wanted = {"arrives"}
+        for number in range(rounds):
+            if rounds > SHORT_LIVES:
+                assert eventually(lambda: _has_lived(dev, LIFE_S))
+                wanted.add(f"book-{number}")
+                write_book(installation.landing, f"book-{number}", library.book(1))
+            begun = time.monotonic()
+            _kill_all(dev, rng, note)
+            assert eventually(lambda: _is_complete(dev)), installation.log.read_text()[-3000:]
+            note("era dev: all parts killed at once: seconds until all are back", time.monotonic() - begun)
+        write_book(installation.landing, "arrives", library.book(1))
+        assert eventually(lambda: dev.books() == wanted, 2 * RECOVERY_S), installation.log.read_text()[-3000:]
+    assert not status(installation.home).running
+
+
+def _is_complete(dev: Dev) -> bool:
+    return all(dev.victims(kind) for kind in PARTS) and dev.answers()
+
+
+def _has_lived(dev: Dev, seconds: float) -> bool:
+    with suppress(psutil.Error):
+        return any(
+            "dagster" in part.cmdline() and time.time() - part.create_time() >= seconds
+            for part in psutil.Process(dev.process.pid).children()
+        )
+    return False
+
+
+def _kill_all(dev: Dev, rng: random.Random, note: Callable[[str, float], None]) -> None:
+    """Kill every part in a random order with random gaps; note those that were still alive."""
+    victims = [(kind, victim) for kind in PARTS for victim in dev.victims(kind)]
+    rng.shuffle(victims)
+    for kind, victim in victims:
+        time.sleep(rng.uniform(0.0, 0.3))
+        with suppress(psutil.NoSuchProcess):
+            victim.kill()
+            note(f"era dev: {kind} killed among all others", 1)
+
+
+@pytest.mark.parametrize("rounds", short_and_long(5, 50, short_s=900))
+def test_daemon_and_webserver_of_their_own_killed_at_any_time(
+    forge: Forge, installation: Installation, databases: Databases, tmp_path: Path, rounds: int
+) -> None:
+    """Started again by whoever looks after them, all comes to what it would have been."""
+    web = ("dagster_webserver", "-m", "era_ingest.definitions", "-h", "127.0.0.1", "-p", str(free_port()))
+    undisturbed = Installation(
+        tmp_path / "undisturbed", databases.create("undisturbed"), installation.settings
+    )
+    with seeded() as rng, running(installation, *DAEMON) as daemon, running(installation, *web) as webserver:
+        library = Library(rng.random())
+        for number in range(rounds):
+            name, chapters = f"book-{rng.randrange(6)}", library.book(2)
+            for chapter in chapters:  # a domain's date tells of versions in between that had it
+                chapter["domains"] = [name]
+            for one in (installation, undisturbed):
+                write_book(one.landing, name, chapters, version=number)
+            for program in rng.sample([daemon, webserver], k=2):
+                time.sleep(rng.uniform(0.0, 5.0))
+                program.kill_and_restart()
+        assert forge.run(undisturbed, "era", "ingest", "-q", str(undisturbed.landing)) == 0
+        wanted = picture(undisturbed)
+        found: list[str] = []
+        assert eventually(lambda: _is_as(installation, wanted, found)), found
+    databases.drop("undisturbed")
+
+
+def _is_as(installation: Installation, wanted: dict[str, Any], found: list[str]) -> bool:
+    """Say whether an installation holds what is wanted; note the differences."""
+    with suppress(psycopg.Error):  # its tables are not made yet
+        found[:] = differences(picture(installation), wanted, but="vectors")
+        return not found
+    return False
+
+
+@pytest.mark.parametrize("rounds", short_and_long(1, 20, short_s=900))
+async def test_a_killed_worker_of_the_daemon_is_followed_by_another(
+    installation: Installation, rounds: int, note: Callable[[str, float], None]
+) -> None:
+    """The daemon starts a run, its worker is killed while it embeds: the book is loaded by a run that follows."""
+    async with EmbeddingServer(ServerOptions(latency_s=0.5)) as server:
+        installation.settings |= served_by(server.url, batch_texts=4, concurrency=2)
+        with seeded() as rng, running(installation, *DAEMON) as daemon:
+            library = Library(rng.random())
+            for number in range(rounds):
+                write_book(installation.landing, f"book-{number}", library.book(4))
+                await asyncio.to_thread(_kill_worker, daemon, server, rng)
+                begun = time.monotonic()
+                loaded = partial(_has, installation, f"book-{number}")
+                assert await asyncio.to_thread(eventually, loaded), installation.log.read_text()[-3000:]
+                note("daemon's worker killed: seconds until its book is loaded", time.monotonic() - begun)
+
+
+def _kill_worker(daemon: Program, server: EmbeddingServer, rng: random.Random) -> None:
+    """Kill the daemon's next worker some requests after its first."""
+    requests = server.stats.requests + rng.randint(1, 6)
+    assert eventually(lambda: server.stats.requests >= requests)
+    workers = daemon.workers()
+    assert workers
+    for worker in workers:  # there may be one more, for minister files
+        worker.kill()
+
+
+def _has(installation: Installation, book: str) -> bool:
+    return book in books_loaded(installation.database_url)
+
+
+@pytest.mark.parametrize("seed", cases(5, 50))
 def test_era_ingest_killed_leaves_no_server_and_the_next_goes_on(
     forge: Forge, tmp_path: Path, seed: int, embedded_control: dict[str, object]
 ) -> None:
@@ -186,71 +228,3 @@ def embedded_control(
     assert forge.run(installation, "era", "ingest", "-q", str(installation.landing)) == 0
     yield picture(installation)
     databases.drop("embedded_control")
-
-
-@pytest.mark.parametrize("program", ["era ingest", "dagster job execute"])
-def test_a_killed_run_is_not_at_work_for_ever(
-    forge: Forge, applied: Installation, tmp_path: Path, program: str
-) -> None:
-    """Run monitoring finds out that the process is gone: the run fails, and its pool's slot is free again."""
-    applied.settings["ERA_EMBEDDER"] = "ollama"
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        applied.settings["ERA_EMBED_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        write_book(applied.landing, "book", Library(1).book())
-        config = tmp_path / "config.json"
-        config.write_text(json.dumps({"ops": {"load_books": {"config": {"everything": True}}}}))
-        commands = {
-            "era ingest": ("era", "ingest", "-q", str(applied.landing)),
-            "dagster job execute": tuple(
-                f"dagster job execute -m era_ingest.definitions -j ingest -c {config}".split()
-            ),
-        }
-        forge.run(applied, *commands[program], kill_after_s=8.0 if program == "era ingest" else 3.0)
-    with open_instance(load_settings()) as instance:
-        (run,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-        assert isinstance(instance.run_launcher, EraRunLauncher)
-        health = instance.run_launcher.check_run_worker_health(run)
-        assert health.status.value == "NOT_FOUND", health
-        assert str(forge.pid) in str(health.msg)
-
-
-def test_a_living_run_and_one_elsewhere_are_left_alone(applied: Installation) -> None:
-    """The health of a run whose process lives, or that runs on another machine, is good."""
-
-    @dg.op
-    def check(context) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 - Dagster reads the hint
-        launcher = context.instance.run_launcher
-        run = context.instance.get_run_by_id(context.run_id)
-        assert run is not None
-        assert launcher.check_run_worker_health(run).status.value == "RUNNING"
-        elsewhere = run.with_tags({**run.tags, "era/host": "another machine"})
-        assert launcher.check_run_worker_health(elsewhere).status.value == "RUNNING"
-
-    @dg.job
-    def job() -> None:
-        check()
-
-    with open_instance(load_settings(), capture_prints=False) as instance:
-        assert job.execute_in_process(instance=instance).success
-
-
-def test_code_servers_that_died_are_missed_after_a_while() -> None:
-    """Not while both kinds live, nor for the seconds that a reload takes; then they are."""
-    now = [0.0]
-
-    def look_after(seconds: float) -> bool:
-        now[0] += seconds
-        return watch.are_lost()
-
-    idle = [sys.executable, "-c", "import time; time.sleep(300)"]
-    with (
-        subprocess.Popen([*idle, "code-server", "start"]) as proxy,
-        subprocess.Popen([*idle, "api", "grpc", "x"]) as code,
-    ):
-        watch = CodeServers(os.getpid(), clock=lambda: now[0])
-        assert not look_after(60.0)
-        code.kill()
-        code.wait()
-        assert not look_after(10.0)
-        assert look_after(11.0)
-        proxy.kill()

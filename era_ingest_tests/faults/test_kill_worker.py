@@ -21,8 +21,9 @@ import pytest
 
 from era_ingest.clients.turnstile import LEAST_AT_RISK
 from era_ingest.store.embedded.waiting import Waiter
-from era_ingest_tests.faults.kit import Installation, cases, differences, picture, write_corpus
+from era_ingest_tests.faults.kit import SIZING, Installation, differences, picture, served_by, write_corpus
 from era_ingest_tests.faults.run_and_kill import COUNTS, IN_FLIGHT, POINTS
+from era_ingest_tests.faults.scale import cases
 from era_ingest_tests.servers import EmbeddingServer, ServerOptions
 
 if TYPE_CHECKING:
@@ -91,19 +92,8 @@ class Stage:
 
 
 def build_stage(forge: Forge, folder: Path, url: str, server: EmbeddingServer, controller: str) -> Stage:
-    installation = Installation(
-        folder,
-        url,
-        {
-            "ERA_EMBEDDER": "openai",
-            "ERA_EMBED_URL": server.url,
-            "ERA_EMBED_MODEL": "m",
-            "ERA_EMBED_BATCH_TEXTS": str(BATCH_TEXTS),
-            "ERA_EMBED_CONTROLLER": controller,
-            "ERA_EMBED_CONCURRENCY": str(CONCURRENCY),
-            IN_FLIGHT: str(folder / "in_flight"),
-        },
-    )
+    served = served_by(server.url, batch_texts=BATCH_TEXTS, concurrency=CONCURRENCY, controller=controller)
+    installation = Installation(folder, url, {**served, IN_FLIGHT: str(folder / "in_flight")})
     write_corpus(installation.landing, CORPUS)
     return Stage(forge, server, installation)
 
@@ -238,7 +228,7 @@ async def run_case(
         stage = build_stage(ground.forge, folder, url, server, controller)
         where = await kill_once(stage, kind, control, rng, point)
         twice, in_flight, limit = await survive(stage, kind, control, f"{where}, seed {seed}, {controller}")
-        allowed = limit * BATCH_TEXTS
+        allowed = limit * BATCH_TEXTS + SIZING
         assert twice <= allowed, f"{where}: {twice} texts twice, {in_flight} requests in flight of {limit}"
         note(f"{kind} killed ({'named' if point != 'random' else 'random'} point): texts twice", twice)
         note(

@@ -18,7 +18,8 @@ from era_ingest.pipelines.report import IngestRequest
 from era_ingest.pipelines.services import open_services
 from era_ingest.settings import load_settings
 from era_ingest_tests.faults import minister_reader
-from era_ingest_tests.faults.kit import FACTOR, Installation, files_below, write_book
+from era_ingest_tests.faults.kit import Installation, files_below, write_book
+from era_ingest_tests.faults.scale import short_and_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,10 +86,7 @@ def _fields(installation: Installation) -> dict[str, Any]:
     }
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "rounds", [100, pytest.param(round(1_000 * FACTOR), marks=pytest.mark.slow)], ids=["short", "long"]
-)
+@pytest.mark.parametrize("rounds", short_and_long(100, 1_000))
 async def test_no_reader_sees_a_torn_or_half_new_file(
     installation: Installation, tmp_path: Path, rounds: int, note: Callable[[str, float], None]
 ) -> None:

@@ -35,7 +35,8 @@ from era_ingest.store import embeddings as embedding_store
 from era_ingest.store import ministers as minister_store
 from era_ingest.store.atomic import PendingFile
 from era_ingest.store.chunk_files import ChunkFiles
-from era_ingest_tests.faults.kit import FACTOR, Installation, write_book
+from era_ingest_tests.faults.kit import Installation, write_book
+from era_ingest_tests.faults.scale import short_and_long
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -270,10 +271,7 @@ def _ministers(folder: Path) -> dict[str, set[tuple[str, str, int, str]]]:
     return dict(found)
 
 
-@pytest.mark.timeout(7200)
-@pytest.mark.parametrize(
-    "count", [50, pytest.param(round(2_000 * FACTOR), marks=pytest.mark.slow)], ids=["short", "long"]
-)
+@pytest.mark.parametrize("count", short_and_long(50, 2_000))
 def test_sequences_come_to_what_the_model_says(databases: Databases, count: int) -> None:
     """Add, edit, rename, delete, backfill, another model, crashes: equal after every step (Hypothesis tells which)."""
     Corpus.databases = databases

@@ -30,6 +30,42 @@ def test_unicode_encodings_are_recognised(encoding: str) -> None:
     assert whole_value(parse_json(RawFile("f", WHOLE.encode(encoding)))) == json.loads(WHOLE)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\U0001f600",
+        "a\\\U0001f600",
+        "\\\\\U0001f600\\",
+        "\U0010ffff\U00010000\uffff\ud7ff\ue000\u0100\xff\x80",
+        "“curly” – \U0001f600",
+    ],
+)
+def test_a_character_beyond_16_bits_changes_nothing(text: str) -> None:
+    """Documents with few of them are read by another way, which takes a quarter of the memory."""
+    document = [{"key \U0001f600": text + "plain " * 100}, text]
+    for data in (json.dumps(document, ensure_ascii=False), json.dumps(document)):
+        assert whole_value(parse_json(RawFile("f", data.encode()))) == document
+
+
+def test_utf_16_whose_bytes_look_like_wide_utf_8_is_read_as_it_is() -> None:
+    """U+9FF0 and U+8098 are F0 9F 98 80 there, which UTF-8 would take for an emoji."""
+    document = ["\u9ff0\u8098" + "plain " * 100]
+    for encoding in ("utf-16", "utf-16-le"):
+        data = json.dumps(document, ensure_ascii=False).encode(encoding)
+        assert b"\xf0\x9f\x98\x80" in data
+        assert whole_value(parse_json(RawFile("f", data))) == document
+
+
+@pytest.mark.parametrize(
+    "data", ['["\\\U0001f600"]', "[\U0001f600]", '["\U0001f600" 1]', '["\U0001f600', '["\U0001f600"]]']
+)
+def test_errors_name_the_place_in_the_file_itself(data: str) -> None:
+    """Not in what it was turned into."""
+    padded = data.replace("[", '["' + "plain " * 100 + '",', 1)
+    same = padded.replace("\U0001f600", "\u20ac")
+    assert _refused(padded).message == _refused(same).message
+
+
 @pytest.mark.parametrize("data", ["", " \n", "\ufeff", "\0" * 512])
 def test_an_empty_file_says_so(data: str) -> None:
     """Nothing, white space, a mark alone, or the zeros that a crash leaves."""

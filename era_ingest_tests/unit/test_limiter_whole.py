@@ -104,6 +104,26 @@ def test_a_server_that_hangs_is_used_again_soon_after_it_is_back() -> None:
     )
 
 
+def test_what_hung_while_the_server_was_down_is_no_load_and_no_news() -> None:
+    """They take nobody's place once a newer request is answered, nor do they open the breaker again."""
+    limiter = AdaptiveLimiter(uniform=Random(1).random, bounds=Bounds(start=8))
+    hung = [limiter.on_send(0.0, 1.0) for _ in range(8)]
+    for ticket in hung[:5]:
+        limiter.on_failure(30.0, ticket, FailureKind.TIMEOUT)
+    assert limiter.breaker.is_open
+    assert limiter.gate(30.0, 1.0) == 0.0
+    limiter.on_success(30.1, limiter.on_send(30.0, 1.0))
+    assert not limiter.breaker.is_open
+    new = 0
+    while limiter.gate(30.1, 1.0) <= 0:
+        limiter.on_send(30.1, 1.0)
+        new += 1
+    assert new >= 4  # half of the level before; the rest follows within a moment
+    for ticket in hung[5:]:
+        limiter.on_failure(31.0, ticket, FailureKind.TIMEOUT)
+    assert not limiter.breaker.is_open
+
+
 def test_the_state_says_what_holds() -> None:
     """For progress lines."""
     limiter = adaptive()

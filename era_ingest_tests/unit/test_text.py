@@ -62,3 +62,25 @@ def test_cleaning_takes_linear_time(unit: str) -> None:
     clean_prose(text)
     clean_line(text)
     assert time.process_time() - started < 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a\r\u200b\nb", "a b"),
+        ("a\n\u200b\nb", "a\n\nb"),
+        ("a\r\rb\n\x00\r\nc", "a\n\nb\n\nc"),
+        ("a\x0cb\x1dc\u2029d", "a\n\nb\n\nc\n\nd"),
+        ("a\x0b \x85b\u2028c", "a\n\nb c"),
+        ("\ufeff\n\n a \n\n\u200b\n b\n\n", "a\n\nb"),
+    ],
+)
+def test_what_shows_nothing_parts_no_lines(text: str, wanted: str) -> None:
+    """Paragraphs are those of the text without what is removed from it."""
+    assert clean_prose(text).text == wanted
+
+
+def test_a_clean_text_is_not_copied() -> None:
+    """It is the same object: a copy would be four bytes a character if one of them is wide."""
+    text = "One paragraph.\n\nAnother \U0001f600 " + "word " * 30_000 + "end."
+    assert clean_prose(text).text is text

@@ -39,6 +39,7 @@ class AdaptiveLimiter:
         self.breaker = Breaker(uniform)
         self.restraint = Restraint()
         self._flights: dict[int, Flight] = {}
+        self._hung: set[int] = set()
         self._tickets = 0
         self._sent = NOTHING
         self._silent_until = -math.inf
@@ -50,7 +51,7 @@ class AdaptiveLimiter:
     def gate(self, now: float, cost: float) -> float:
         """Return 0 if a request of this cost may go now, else seconds to wait; infinity until an event."""
         spend = Spend(1.0, cost)
-        in_flight = len(self._flights)
+        in_flight = self._in_flight
         self._held_by, wait = "breaker", self.breaker.wait(now)
         if self.breaker.is_open or wait > 0:
             return wait
@@ -68,7 +69,7 @@ class AdaptiveLimiter:
     def on_send(self, now: float, cost: float) -> int:
         """Note a request that goes out now; return its ticket."""
         self._tickets += 1
-        flight = Flight(self._tickets, now, Spend(1.0, cost), len(self._flights) + 1, self._sent)
+        flight = Flight(self._tickets, now, Spend(1.0, cost), self._in_flight + 1, self._sent)
         self._flights[flight.ticket] = flight
         self._sent = self._sent.plus(flight.cost)
         flight.is_probe = self.breaker.on_send(now)
@@ -86,7 +87,7 @@ class AdaptiveLimiter:
     ) -> None:
         """Note a good reply. What the server counted is not used: the driver corrects its estimates."""
         del cost
-        flight = self._flights.pop(ticket)
+        flight, _ = self._land(ticket)
         self._answered(now, flight)
         self._read(now, flight, hints)
         self.restraint.on_answer(now, flight, refused=False)
@@ -98,7 +99,7 @@ class AdaptiveLimiter:
         self, now: float, ticket: int, kind: FailureKind, *, hints: ServerHints = NO_HINTS
     ) -> None:
         """Note a failure."""
-        flight = self._flights.pop(ticket)
+        flight, was_hung = self._land(ticket)
         self.pipe.on_drop(flight)
         if kind is FailureKind.RATE_LIMITED:
             self._answered(now, flight)
@@ -109,13 +110,15 @@ class AdaptiveLimiter:
             self.refusals.on_accepted(now, flight, self.pipe.latency_s or LATENCY_GUESS_S)
         else:
             self.refusals.on_lost(flight)
+            if was_hung:
+                return
             if self.breaker.on_failure(now, flight.sent_at, retry_after_s=_bounded(hints)):
                 self._level_before = self.pipe.target
         self._obey_cap(now)
 
     def on_cancel(self, now: float, ticket: int) -> None:
         """Forget a request whose outcome will never be known."""
-        flight = self._flights.pop(ticket)
+        flight, _ = self._land(ticket)
         self.pipe.on_drop(flight)
         self.refusals.on_lost(flight)
         self.breaker.on_cancel(now, flight.sent_at)
@@ -132,8 +135,20 @@ class AdaptiveLimiter:
 
     # ---- parts
 
+    @property
+    def _in_flight(self) -> int:
+        """Requests that keep the server busy: not those that hang since it was down."""
+        return len(self._flights) - len(self._hung)
+
+    def _land(self, ticket: int) -> tuple[Flight, bool]:
+        """Take a request out; say whether it hung since the server was down: its failure tells nothing new."""
+        was_hung = ticket in self._hung
+        self._hung.discard(ticket)
+        return self._flights.pop(ticket), was_hung
+
     def _answered(self, now: float, flight: Flight) -> None:
         if self.breaker.on_answer(flight.sent_at):
+            self._hung = set(self._flights)
             self.pipe.resume(now, self._level_before)
 
     def _read(self, now: float, flight: Flight, hints: ServerHints, *, refused: bool = False) -> None:
