@@ -81,6 +81,13 @@ def show_count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def show_figure(value: float) -> str:
+    """Write a measured value to three figures."""
+    if value >= 100:  # noqa: PLR2004 - three figures
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
 def show_seconds(seconds: float | None) -> str:
     """Write a span of time in two units at most."""
     if seconds is None:
@@ -132,6 +139,7 @@ def _build_environment(filters: Mapping[str, Any]) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("era_ingest.service.pages"),
         autoescape=True,
+        auto_reload=False,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -144,6 +152,7 @@ def _build_environment(filters: Mapping[str, Any]) -> jinja2.Environment:
 _ENVIRONMENT = _build_environment(
     {
         "count": show_count,
+        "figure": show_figure,
         "seconds": show_seconds,
         "about": show_about,
         "ago": show_ago,
