@@ -180,6 +180,8 @@ def test_search_results_say_where_they_come_from(served: Served) -> None:
     assert "<option selected>rule</option>" in html
     assert "<option selected>25</option>" in html
     assert 'value="trade what matters little"' in html
+    assert 'id="words" name="words" type="checkbox" value="1">' in html
+    assert 'value="1" checked>' in see(served, "/search?q=cloth+merchant&words=1")
     assert "Nothing was found" in see(served, "/search?q=patience&book=no-such-book")
     assert "no category" in see(served, "/search?q=patience&category=nonsense", 422)
 
