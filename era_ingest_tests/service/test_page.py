@@ -238,7 +238,7 @@ def test_an_empty_installation_says_what_to_do(installation: Installation) -> No
         html = see(served, "/")
         assert "No books yet" in html
         assert str(installation.landing) in html
-        assert "/v1/ingest" in html
+        assert f"http://127.0.0.1:{served.port}/v1/ingest" in html
         assert "No books yet" in see(served, "/books")
         assert "Nothing was refused" in see(served, "/quarantine")
         assert "No domain has anything" in see(served, "/domains")

@@ -63,6 +63,7 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
     settings = parts_of(request).settings
     html = _ENVIRONMENT.get_template(template).render(
         path=request.url.path,
+        base=str(request.base_url),
         signed_in=getattr(request.state, "session", False),
         dagster=(settings.dagster_url or "").rstrip("/"),
         now=time.time(),
