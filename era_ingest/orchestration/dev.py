@@ -55,7 +55,7 @@ def run_dev(settings: Settings, port: int, serve_port: int) -> int:
     ui, service = find_port(port, "--port"), find_port(serve_port, "--serve-port")
     held_url(settings)
     settings.landing_dir.mkdir(parents=True, exist_ok=True)
-    environment = _environment(settings)
+    environment = _environment(settings, ui)
     dagster = ["-m", "dagster", "dev", "-m", "era_ingest.definitions", "--host", HOST, "--port", str(ui)]
     if settings.log_format == "json":
         dagster += ["--log-format", "json"]
@@ -206,10 +206,11 @@ class CodeServers:
         return found == set(_CODE_SERVERS)
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """Return the environment in which every process of Dagster finds this installation."""
+def _environment(settings: Settings, ui: int) -> dict[str, str]:
+    """Return the environment in which every process finds this installation, and the page the UI on its port."""
     environment = {**os.environ, "ERA_HOME": str(settings.home.absolute())}
     environment.setdefault("DAGSTER_HOME", str(prepare_dagster_home(settings)))
+    environment.setdefault("ERA_DAGSTER_URL", f"http://{HOST}:{ui}")
     return environment
 
 

@@ -41,17 +41,22 @@ _LAST_TRY_S = 5.0
 
 OUTCOMES: Final = ("ok", *(kind.value for kind in FailureKind), "cancelled")
 LATENCY = "era_embedding_request_duration_seconds"
+TEXTS = "era_texts_embedded_total"
+REQUESTS = "era_embedding_requests_total"
+HELD = "era_embedding_held_seconds_total"
+REMEMBERED: Final = (TEXTS, REQUESTS, HELD, f"{LATENCY}_bucket")
+"""Counters of which it is kept when they grew."""
 COUNTERS: Final = {
     "era_books_processed_total": "Books that runs dealt with, by what became of them; unchanged ones do not count.",
     "era_chunks_total": "Chunks of the books that were loaded, by kind.",
-    "era_texts_embedded_total": "Texts that were embedded and are stored.",
+    TEXTS: "Texts that were embedded and are stored.",
     "era_texts_reused_total": "Texts of loaded books that had their vectors already.",
     "era_texts_refused_total": "Texts that the embedder refused.",
-    "era_embedding_requests_total": "Requests to the embedder, by outcome; rate_limited: told to slow down.",
+    REQUESTS: "Requests to the embedder, by outcome; rate_limited: told to slow down.",
     "era_embedding_retries_total": "Requests that repeat one that failed.",
     "era_embedding_tokens_total": "Tokens of embedded texts, as the server counted them, else estimated.",
     "era_embedding_cost_total": "What those tokens cost by ERA_EMBED_PRICE, in its currency.",
-    "era_embedding_held_seconds_total": "Time of runs, by the part of the controller that held requests back.",
+    HELD: "Time of runs, by the part of the controller that held requests back.",
     "era_stage_busy_seconds_total": "Busy time of the stages of runs; stages overlap.",
     "era_rows_written_total": "Rows inserted into the vector tables or changed there.",
     "era_rows_deleted_total": "Rows deleted from the vector tables.",
@@ -94,7 +99,7 @@ class Telemetry:
         for stage, seconds in self._result.stage_seconds.items():
             counts[Series.of("era_stage_busy_seconds_total", stage=stage)] = seconds
         for holder, seconds in self._result.held_seconds.items():
-            counts[Series.of("era_embedding_held_seconds_total", by=holder)] = seconds
+            counts[Series.of(HELD, by=holder)] = seconds
         if self._client is not None:
             counts.update(_count_client(self._client.stats, self._client.embedder.name, self._price))
         return counts
@@ -141,14 +146,14 @@ def _count_client(stats: EmbeddingStats, model: str, price: float) -> dict[Serie
     outcomes["ok"] = sum(stats.latency.counts)
     outcomes["cancelled"] = stats.cancelled
     counts: dict[Series, float] = {
-        Series.of("era_texts_embedded_total", model=model): stats.texts,
+        Series.of(TEXTS, model=model): stats.texts,
         Series.of("era_texts_refused_total", model=model): stats.refused,
         Series.of("era_embedding_retries_total", model=model): stats.retries,
         Series.of("era_embedding_tokens_total", model=model): stats.tokens,
         Series.of(f"{LATENCY}_sum", model=model): stats.latency.sum_s,
     }
     for outcome, count in outcomes.items():
-        counts[Series.of("era_embedding_requests_total", model=model, outcome=outcome)] = count
+        counts[Series.of(REQUESTS, model=model, outcome=outcome)] = count
     for bound, count in zip((*LATENCY_BOUNDS_S, "+Inf"), stats.latency.counts, strict=True):
         counts[Series.of(f"{LATENCY}_bucket", model=model, le=str(bound))] = count
     if price:
@@ -213,7 +218,14 @@ class _Writer:
             beat: Beat = self._increments.next(self._telemetry.counts())
             try:
                 async with self._database.connection() as conn:
-                    await counters.add(conn, writer=self._id, run_id=self._run_id, beat=beat, state=state)
+                    await counters.add(
+                        conn,
+                        writer=self._id,
+                        run_id=self._run_id,
+                        beat=beat,
+                        state=state,
+                        remembered=REMEMBERED,
+                    )
             except (EraError, psycopg.Error) as error:
                 _log.warning("metrics of this run are kept back: %s", error)
                 return

@@ -11,7 +11,7 @@ from era_ingest.service import health, job_routes, metrics, search_routes
 from era_ingest.service.bodies import BodyLimits
 from era_ingest.service.guard import PUBLIC, Guard
 from era_ingest.service.http_metrics import HttpMetrics
-from era_ingest.service.pages import corpus, finding, jobs, refused, signing, static_routes
+from era_ingest.service.pages import corpus, finding, jobs, refused, signing, speed, static_routes
 from era_ingest.service.pages.faces import show_problem
 from era_ingest.service.pages.reading import DomainCounts
 from era_ingest.service.pages.sessions import Sessions
@@ -52,7 +52,7 @@ def build_app(parts: Parts, grants: Sequence[Grant]) -> FastAPI:
     app.include_router(search_routes.router)
     app.include_router(job_routes.router)
     app.include_router(metrics.router)
-    for pages in (corpus, finding, jobs, refused, signing, static_routes):
+    for pages in (corpus, finding, jobs, refused, signing, speed, static_routes):
         app.include_router(pages.router)
     add_handlers(app, show_problem)
     settings = parts.settings

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 from psycopg.types.json import Jsonb
 
 from era_ingest.core.increments import Series
+from era_ingest.store import history
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from uuid import UUID
 
     from psycopg import AsyncConnection
@@ -37,7 +38,13 @@ class LiveRun:
 
 
 async def add(
-    conn: AsyncConnection[Any], *, writer: UUID, run_id: str, beat: Beat, state: Mapping[str, Any] | None
+    conn: AsyncConnection[Any],
+    *,
+    writer: UUID,
+    run_id: str,
+    beat: Beat,
+    state: Mapping[str, Any] | None,
+    remembered: Collection[str] = (),
 ) -> None:
     """Add a beat to the totals, and note how the run stands; a beat that was added before changes nothing.
 
@@ -50,9 +57,11 @@ async def add(
         run_id: The run.
         beat: What is added.
         state: How the run stands; None: it ends with this.
+        remembered: Names of the counters of which it is kept by the minute when they grew.
     """
     if beat.number == 1:
         await conn.execute("delete from era.run_meters where touched_at < now() - %s::interval", (KEPT,))
+        await history.sweep(conn)
     await conn.execute(
         """
         with mine as (
@@ -61,11 +70,18 @@ async def add(
             on conflict (writer) do update
                 set beat = excluded.beat, state = excluded.state, touched_at = clock_timestamp()
                 where m.beat < excluded.beat
-            returning beat)
+            returning beat),
+        added as (
+            select name, labels, value
+            from unnest(%(names)s::text[], %(labels)s::jsonb[], %(values)s::float8[]) as t (name, labels, value)
+            where exists (select from mine)),
+        by_minute as (
+            insert into era.counter_history as h (minute, name, labels, value)
+            select date_trunc('minute', now()), name, labels, value from added where name = any(%(remembered)s)
+            order by name, labels
+            on conflict (minute, name, labels) do update set value = h.value + excluded.value)
         insert into era.counters as c (name, labels, value)
-        select name, labels, value
-        from unnest(%(names)s::text[], %(labels)s::jsonb[], %(values)s::float8[]) as t (name, labels, value)
-        where exists (select from mine)
+        select name, labels, value from added
         order by name, labels
         on conflict (name, labels) do update set value = c.value + excluded.value
         """,
@@ -77,6 +93,7 @@ async def add(
             "names": [series.name for series in beat.amounts],
             "labels": [Jsonb(dict(series.labels)) for series in beat.amounts],
             "values": list(beat.amounts.values()),
+            "remembered": list(remembered),
         },
     )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,16 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SAMPLES = Path(era_ingest.__file__).parent / "samples"
 WHOLE = [{"chapter_index": 0, "domains": ["ethics"], "rules": ["Finish what was begun."]}]
 PARTLY = [{"chapter_index": 0, "domains": ["ethics"], "rules": ["Finish what was begun.", 17]}]
+HOSTILE_NAME = "<img src=x onerror=alert(1)> \u202egnp.exe אחיות " + "unbroken" * 17
+"""HTML, a bidirectional override, another script, and 136 characters that no line break divides."""
+HOSTILE_BOOK = [
+    {
+        "chapter_index": 0,
+        "chapter_title": "</title><script>alert(2)</script>",
+        "domains": ["אחיות <b>Justice</b>", "x" * 300],
+        "rules": ["</blockquote><script>alert(3)</script> Patience.", {"<i>": 17}],
+    }
+]
 
 
 @contextmanager
@@ -55,6 +67,11 @@ def open_browser() -> Iterator[Browser]:
             browser.close()
 
 
+def write_book(folder: Path, name: str, document: Any) -> None:
+    """Put a book into a folder."""
+    (folder / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
+
+
 def load_books(*paths: Path) -> None:
     """Load books, and build the files of some of their domains."""
 
@@ -65,7 +82,8 @@ def load_books(*paths: Path) -> None:
             assert report.error is None
             await build_ministers(services, sorted(report.changed_domains)[:3])
 
-    asyncio.run(load())
+    with ThreadPoolExecutor(1) as thread:  # Playwright has a loop in ours
+        thread.submit(lambda: asyncio.run(load())).result()
 
 
 def post(served: Served, book: str, document: Any) -> str:

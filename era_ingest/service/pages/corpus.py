@@ -10,6 +10,7 @@ from era_ingest.service.pages.jobs import LISTED, list_latest
 from era_ingest.service.pages.paging import MAX_FILTER_CHARS, PageNo, Pager, without_nul
 from era_ingest.service.pages.reading import DomainCounts, reading
 from era_ingest.service.pages.rendering import render
+from era_ingest.service.pages.speed import Span, view_speed
 from era_ingest.service.parts import parts_of
 from era_ingest.store import browsing, models, quarantine, sources
 from era_ingest.store.browsing import DomainLine
@@ -26,7 +27,7 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
-async def front(request: Request) -> Response:
+async def front(request: Request, span: Span | None = None) -> Response:
     """Show everything at a glance."""
     parts = parts_of(request)
     async with reading(parts) as conn:
@@ -34,9 +35,12 @@ async def front(request: Request) -> Response:
         books = await browsing.latest_books(conn, limit=FRONT_BOOKS)
         domains = await _counts(request).get(conn)
         model = await models.active_model(conn)
+        speed = await view_speed(conn, span)
     return render(
         request,
         "front.html",
+        speed=speed,
+        spans=list(Span),
         totals=totals,
         books=books,
         domains=domains[:FRONT_DOMAINS],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from era_ingest.service.pages.door import asks_for_a_page
@@ -20,12 +22,15 @@ _HEADS = {
     500: "Something went wrong",
     503: "Not available just now",
 }
+_NOTHING_SAID = "Nothing can be had at this address in this way; a link to it may be old."
 
 
 def show_problem(request: Request, problem: Problem) -> Response:
     """Return an error as a page to whoever asked for one, as problem details to programs."""
     if not asks_for_a_page(request.url.path, request.headers):
         return problem.response()
+    if problem.detail == HTTPStatus(problem.status).phrase:
+        problem = replace(problem, detail=_NOTHING_SAID)
     head = _HEADS.get(problem.status, "That did not work")
     answer = render(request, "error.html", status=problem.status, head=head, problem=problem)
     answer.headers.update(problem.headers)

@@ -31,6 +31,7 @@ async def search(
     category: Annotated[str, Query(max_length=MAX_FILTER_CHARS)] = "",
     book: Annotated[str, Query(max_length=MAX_FILTER_CHARS)] = "",
     k: Annotated[int, Query(ge=1, le=MAX_RESULTS)] = CHOICES[0],
+    words: Annotated[bool, Query(description="rank what holds the words, too")] = False,
 ) -> Response:
     """Show the texts nearest in meaning, each with its score and where it comes from."""
     parts = parts_of(request)
@@ -40,6 +41,7 @@ async def search(
         category=without_nul(category) or None,
         book=without_nul(book).strip() or None,
         k=k,
+        hybrid=words,
     )
     counts = request.app.state.domain_counts
     assert isinstance(counts, DomainCounts)
@@ -67,6 +69,7 @@ async def search(
         categories=list(Category),
         choices=CHOICES,
         narrowed=any((asked.domain, asked.category, asked.book)),
+        refined=any((asked.domain, asked.category, asked.book, words, k != CHOICES[0])),
     )
 
 

@@ -63,6 +63,7 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
     settings = parts_of(request).settings
     html = _ENVIRONMENT.get_template(template).render(
         path=request.url.path,
+        base=str(request.base_url),
         signed_in=getattr(request.state, "session", False),
         dagster=(settings.dagster_url or "").rstrip("/"),
         now=time.time(),
@@ -79,6 +80,13 @@ def static_url(name: str) -> str:
 def show_count(value: float) -> str:
     """Write a count with thousands separators."""
     return f"{value:,.0f}"
+
+
+def show_figure(value: float) -> str:
+    """Write a measured value to three figures."""
+    if value >= 100:  # noqa: PLR2004 - three figures
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
 
 
 def show_seconds(seconds: float | None) -> str:
@@ -132,6 +140,7 @@ def _build_environment(filters: Mapping[str, Any]) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("era_ingest.service.pages"),
         autoescape=True,
+        auto_reload=False,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -144,6 +153,7 @@ def _build_environment(filters: Mapping[str, Any]) -> jinja2.Environment:
 _ENVIRONMENT = _build_environment(
     {
         "count": show_count,
+        "figure": show_figure,
         "seconds": show_seconds,
         "about": show_about,
         "ago": show_ago,
