@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from prometheus_client.parser import text_string_to_metric_families
+from psycopg import sql
 
 from era_ingest.pipelines.telemetry import EVERY_S
 from era_ingest.service.access import Scope, load_grants, new_token
@@ -201,6 +202,47 @@ def test_metrics_are_there_while_the_database_is_not(
         deadline = time.monotonic() + 30
         while value(scrape(served), "era_up", part="database") == 0:
             assert time.monotonic() < deadline
+
+
+def test_metrics_are_there_while_nobody_can_connect(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every connection ended and none let in: 200, all parts said to be away; back by itself, with the same totals."""
+    monkeypatch.setattr("era_ingest.pipelines.watching.RUNS_EVERY_S", 1.0)
+    monkeypatch.setattr("era_ingest.pipelines.watching.CORPUS_EVERY_S", 1.0)
+    _write(installation, "one", {"chapters": CHAPTERS})
+    ingest(installation)
+    name = psycopg.conninfo.conninfo_to_dict(installation.url)["dbname"]
+    let_in = sql.SQL("alter database {} with allow_connections {}")
+    with (
+        installation.serve() as served,
+        psycopg.connect(installation.url.replace(f"/{name}?", "/postgres?"), autocommit=True) as admin,
+    ):
+        before = scrape(served)
+        assert _embedded(before) == 60
+        admin.execute(let_in.format(sql.Identifier(str(name)), sql.SQL("false")))
+        try:
+            admin.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,)
+            )
+            _wait_until_up(served, 0, parts=("database", "run_queue"))
+            found = scrape(served)
+            assert _embedded(found) == 0
+            assert any(metric == "process_resident_memory_bytes" for metric, _ in found)
+            assert any(metric == "era_http_requests_total" for metric, _ in found)
+        finally:
+            admin.execute(let_in.format(sql.Identifier(str(name)), sql.SQL("true")))
+        _wait_until_up(served, 1, parts=("database", "corpus", "run_queue"))
+        assert _embedded(scrape(served)) == 60
+
+
+def _wait_until_up(served: Served, up: int, *, parts: tuple[str, ...]) -> None:
+    """Scrape until parts are up (1) or away (0); what was gathered before is shown for as long as it is kept."""
+    deadline = time.monotonic() + 90
+    found = scrape(served)
+    while not all(value(found, "era_up", part=part) == up for part in parts):
+        assert time.monotonic() < deadline
+        found = scrape(served)
 
 
 def test_metrics_need_a_token_like_every_other_read(installation: Installation) -> None:
