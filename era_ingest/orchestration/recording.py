@@ -14,6 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import dagster as dg
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
+    NULL_EVENT_POINTER,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
 from dagster._core.events import StepMaterializationData
 
 from era_ingest.errors import EraError, TransientError
@@ -28,7 +35,6 @@ MAX_DETAILED_PARTITIONS = 50
 MAX_STEP_RETRIES = 3
 FIRST_RETRY_S = 30
 """Pause before the first retry of a step, seconds; each further one is twice as long."""
-CODE_VERSION_TAG = "dagster/code_version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +63,7 @@ def record(context: dg.AssetExecutionContext, asset: str, made: Sequence[Made]) 
         made: In the order of recording; the last is shown as the asset's latest.
     """
     key = dg.AssetKey(asset)
-    version = context.assets_def.code_versions_by_key.get(key)
-    stamped = {CODE_VERSION_TAG: version} if version else {}
+    stamped = _provenance(context.assets_def, key)
     entries = [
         _entry(
             context,
@@ -71,6 +76,22 @@ def record(context: dg.AssetExecutionContext, asset: str, made: Sequence[Made]) 
     storage = context.instance.event_log_storage
     for start in range(0, len(entries), MAX_BATCH_EVENTS):
         storage.store_event_batch(entries[start : start + MAX_BATCH_EVENTS])
+
+
+def _provenance(assets: dg.AssetsDefinition, key: dg.AssetKey) -> dict[str, str]:
+    """Return the tags by which Dagster tells whether a partition is up to date.
+
+    Whether a book or domain is out of date its content decides, in the database; Dagster is to see a new code version
+    and nothing else. Without the inputs' tags it would call each a new dependency, and every partition "unsynced".
+    """
+    version = assets.code_versions_by_key.get(key)
+    if version is None:
+        return {}
+    tags = {CODE_VERSION_TAG: version}
+    for upstream in assets.asset_deps[key]:
+        tags[get_input_data_version_tag(upstream)] = DEFAULT_DATA_VERSION.value
+        tags[get_input_event_pointer_tag(upstream)] = NULL_EVENT_POINTER
+    return tags
 
 
 def _entry(context: dg.AssetExecutionContext, materialization: dg.AssetMaterialization) -> dg.EventLogEntry:
@@ -152,8 +173,6 @@ def record_quarantine(context: dg.AssetExecutionContext, counts: Mapping[str, in
     latest = context.instance.get_latest_materialization_event(key)
     shown = latest.asset_materialization.metadata if latest and latest.asset_materialization else None
     total = sum(counts.values())
-    if shown is None and not total:
-        return
     facts: dict[str, Any] = {"dagster/row_count": total, "by reason": dict(counts)}
     if shown is not None and {name: shown[name].value for name in facts if name in shown} == facts:
         return

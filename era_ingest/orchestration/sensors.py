@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from era_ingest.errors import TransientError
 from era_ingest.orchestration.asking import Asked, decide, digest_of, last_run, tags_for
+from era_ingest.orchestration.assets.landing import NAMES_ONLY, catalog_metadata, landing_catalog
 from era_ingest.orchestration.jobs import books_config, domains_config, ingest_job, ministers_job
 from era_ingest.orchestration.partitions import BOOKS, DOMAINS, PARTITION_TAG, build_target
 from era_ingest.orchestration.resources import EraResource
@@ -66,7 +69,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, era: EraResource) -> dg.
     )
     if not answer.ask:
         return dg.SkipReason(f"{_summary(delta)}: {answer.reason}")
-    return _request(context, delta, answer.asked)
+    return _request(context, replace(landing, delta=delta), answer.asked, str(folder))
 
 
 async def _look(era: EraResource) -> tuple[Landing, set[str]]:
@@ -77,8 +80,11 @@ async def _look(era: EraResource) -> tuple[Landing, set[str]]:
             return landing, {job.slug for job in await unrequested(conn)}
 
 
-def _request(context: dg.SensorEvaluationContext, delta: LandingDelta, asked: Asked) -> dg.SensorResult:
-    """Return one run request for everything; new books become partitions with it."""
+def _request(
+    context: dg.SensorEvaluationContext, landing: Landing, asked: Asked, folder: str
+) -> dg.SensorResult:
+    """Return one run request for everything; new books become partitions with it, which is the catalogue's work."""
+    delta = landing.delta
     wanted = [source.slug for source in (*delta.new, *delta.changed)]
     keys = context.instance.get_dynamic_partitions(str(BOOKS.name))
     present = set(keys)
@@ -94,6 +100,13 @@ def _request(context: dg.SensorEvaluationContext, delta: LandingDelta, asked: As
         run_requests=[request],
         cursor=asked.to_cursor(),
         dynamic_partitions_requests=[BOOKS.build_add_request(missing)] if missing else [],
+        asset_events=[
+            dg.AssetMaterialization(
+                landing_catalog.key,
+                metadata=catalog_metadata(landing, len(missing), folder),
+                tags={DATA_VERSION_TAG: NAMES_ONLY.value},
+            )
+        ],
     )
 
 

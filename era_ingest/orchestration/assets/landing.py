@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.data_version import DEFAULT_DATA_VERSION
 
 from era_ingest.errors import EraError
 from era_ingest.orchestration import schemas
@@ -13,6 +14,9 @@ from era_ingest.orchestration.partitions import BOOKS, register
 from era_ingest.orchestration.recording import fail
 from era_ingest.orchestration.resources import EraResource
 from era_ingest.pipelines.arrivals import Landing, look
+
+NAMES_ONLY = DEFAULT_DATA_VERSION
+"""Of the catalogue, whatever stands in it: what a book holds its own file says, so none is out of date by this."""
 
 QUARANTINE = dg.AssetSpec(
     "quarantine",
@@ -41,7 +45,10 @@ def landing_catalog(context: dg.AssetExecutionContext, era: EraResource) -> dg.M
     except EraError as error:
         fail(context, error, retries=era.retries)
     added = register(context.instance, BOOKS, [source.slug for source in landing.sources])
-    return dg.MaterializeResult(metadata=_metadata(landing, added, str(era.settings().landing_dir)))
+    return dg.MaterializeResult(
+        metadata=catalog_metadata(landing, added, str(era.settings().landing_dir)),
+        data_version=NAMES_ONLY,
+    )
 
 
 async def _look(era: EraResource, run_id: str) -> Landing:
@@ -49,7 +56,14 @@ async def _look(era: EraResource, run_id: str) -> Landing:
         return await look(services, settle_s=services.settings.settle_s, run_id=run_id)
 
 
-def _metadata(landing: Landing, added: int, folder: str) -> dict[str, Any]:
+def catalog_metadata(landing: Landing, added: int, folder: str) -> dict[str, Any]:
+    """Return what a person looks at.
+
+    Args:
+        landing: What lies in the landing folder.
+        added: Partitions that were added.
+        folder: The landing folder.
+    """
     largest = sorted(landing.sources, key=lambda source: (-source.size, source.slug))
     table = markdown_table(
         ("book", "partition", "format", "bytes"), [(s.name, s.slug, s.format, s.size) for s in largest]

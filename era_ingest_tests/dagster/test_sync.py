@@ -1,0 +1,82 @@
+"""What the UI calls unsynced or never materialized: only what is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
+
+from era_ingest.definitions import defs
+from era_ingest.orchestration.assets.landing import landing_catalog
+from era_ingest.orchestration.resources import EraResource
+from era_ingest.orchestration.sensors import landing_sensor, ministers_sensor
+from era_ingest_tests.dagster.corpus import write_book
+from era_ingest_tests.dagster.house import House, open_house, the_request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ASSETS = ("books", "chunks", "embeddings", "vector_tables", "minister_files", "domain_index")
+
+
+@pytest.fixture
+def house(
+    quiet_instance: dg.DagsterInstance,
+    dagster_database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> House:
+    """An installation with an empty landing folder."""
+    return open_house(quiet_instance, dagster_database_url, tmp_path, monkeypatch)
+
+
+def unsynced(instance: dg.DagsterInstance) -> list[tuple[str, str, list[str]]]:
+    """Return the partitions that are materialized and not up to date in Dagster's eyes, and why."""
+    graph = defs.get_repository_def().asset_graph
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    return [
+        (name, partition, [cause.reason for cause in resolver.get_stale_causes(key, partition)])
+        for name in ASSETS
+        for key in [dg.AssetKey(name)]
+        for partition in sorted(instance.get_materialized_partitions(key))
+        if resolver.get_status(key, partition) is not StaleStatus.FRESH
+    ]
+
+
+def test_what_was_loaded_is_in_sync_and_stays_so(house: House) -> None:
+    """After the sensors' runs, after another book, and after the catalogue is made by hand."""
+    for book in ("first", "second"):
+        write_book(house.landing, book)
+        tick = house.tick(landing_sensor)
+        assert house.run("ingest", the_request(tick)).success
+        assert isinstance(tick, dg.SensorResult)
+        (catalog,) = tick.asset_events
+        assert isinstance(catalog, dg.AssetMaterialization)
+        house.instance.report_runless_asset_event(catalog)
+        assert house.run("ministers", the_request(house.tick(ministers_sensor))).success
+        assert unsynced(house.instance) == []
+    latest = house.instance.get_latest_materialization_event(dg.AssetKey("landing_catalog"))
+    assert latest is not None
+    assert latest.asset_materialization is not None
+    assert latest.asset_materialization.metadata["dagster/row_count"].value == 2
+    assert latest.asset_materialization.metadata["partitions added"].value == 1
+    assert dg.materialize(
+        [landing_catalog], instance=house.instance, resources={"era": EraResource()}
+    ).success
+    assert unsynced(house.instance) == []
+
+
+def test_an_empty_quarantine_says_so(house: House) -> None:
+    """The first run records that nothing was refused; later ones have nothing to add."""
+    for book in ("first", "second"):
+        write_book(house.landing, book)
+        assert house.load_what_arrived().success
+    records = house.instance.fetch_materializations(dg.AssetKey("quarantine"), limit=10).records
+    assert [
+        record.asset_materialization.metadata["dagster/row_count"].value
+        for record in records
+        if record.asset_materialization
+    ] == [0]
