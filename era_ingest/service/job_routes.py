@@ -130,10 +130,11 @@ async def ingest(
 ) -> AcceptedJob:
     """Check a book, put it into the landing folder and request its run."""
     parts = parts_of(request)
-    posted = await _read(request, parts, book)
-    accepted = await parts.jobs.submit(
-        posted, priority=priority, key=idempotency_key, caller=request.state.caller
-    )
+    with parts.jobs.posting():
+        posted = await _read(request, parts, book)
+        accepted = await parts.jobs.submit(
+            posted, priority=priority, key=idempotency_key, caller=request.state.caller
+        )
     status_url = f"/v1/jobs/{accepted.job_id}"
     response.headers["Location"] = status_url
     return AcceptedJob(
