@@ -37,6 +37,7 @@ TYPE_PREFIX = "urn:era-ingest:problem:"
 MAX_ERRORS = 100
 """Places that one answer names, at most."""
 _RETRY_AFTER_S = 5.0
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 _log = logging.getLogger(__name__)
 
@@ -150,12 +151,12 @@ def add_handlers(app: FastAPI, show: Callable[[Request, Problem], Response]) -> 
 
 def _methods(request: Request) -> list[str]:
     """Return the methods of all routes at a request's path; the router names those of the first alone."""
-    allowed: set[str] = set()
-    for route in request.app.routes:
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            allowed |= getattr(route, "methods", None) or set()
-    return sorted(allowed)
+    return [
+        method
+        for method in _METHODS
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    ]
 
 
 def _explain(item: Mapping[str, Any]) -> tuple[str, str, str]:

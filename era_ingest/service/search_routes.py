@@ -33,6 +33,7 @@ WORDS = (
 Words = Annotated[str, Field(max_length=MAX_QUERY_CHARS, pattern=WORDS)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^\x00]*$")]
 Score = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
+Number = Annotated[float, Field(strict=True)]
 
 
 _NULL: JsonValue = {"type": "null"}
@@ -49,16 +50,17 @@ class SearchBody(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"oneOf": [_BY_TEXT, _BY_VECTOR]})
 
     text: Words | None = Field(None, description="the query in words")
-    vector: list[float] | None = Field(
-        None, max_length=MAX_DIMENSIONS, description="the query as a vector of the model of the table"
+    vector: list[Number] | None = Field(
+        None, min_length=1, max_length=MAX_DIMENSIONS, description="the query as a vector of the model of the table"
     )
     domain: Name | None = Field(None, description="only this domain, in any spelling that folds to it")
     category: Category | None = Field(None, description="only this kind")
     book: Name | None = Field(None, description="only this book, by its name")
-    k: int = Field(10, ge=1, le=MAX_RESULTS, description="results, at most")
-    min_score: Score | None = Field(None, description="least cosine similarity")
+    k: int = Field(10, strict=True, ge=1, le=MAX_RESULTS, description="results, at most")
+    min_score: Score | None = Field(None, strict=True, description="least cosine similarity")
     hybrid: bool = Field(
         False,
+        strict=True,
         description="rank what holds the words of `text` too (all of them; a quoted phrase, `or` and `-` as in web "
         "searches), and fuse the two rankings",
     )
