@@ -51,7 +51,10 @@ class SearchBody(BaseModel):
 
     text: Words | None = Field(None, description="the query in words")
     vector: list[Number] | None = Field(
-        None, min_length=1, max_length=MAX_DIMENSIONS, description="the query as a vector of the model of the table"
+        None,
+        min_length=1,
+        max_length=MAX_DIMENSIONS,
+        description="the query as a vector of the model of the table",
     )
     domain: Name | None = Field(None, description="only this domain, in any spelling that folds to it")
     category: Category | None = Field(None, description="only this kind")
