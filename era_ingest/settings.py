@@ -155,10 +155,17 @@ class Settings(BaseSettings):
         64 * 1024 * 1024, ge=1, description="larger books are refused over HTTP"
     )
     serve_timeout_s: float = Field(
-        30.0, gt=0, description="time for a body to arrive, and for a search with its embedding, seconds"
+        30.0, gt=0, description="time for a body to arrive, and for its answer to begin, seconds each"
     )
     serve_search_timeout_s: float = Field(
-        5.0, gt=0, description="time of a search in the database, seconds; it is cancelled then"
+        5.0,
+        gt=0,
+        description="time of a search in the database, and of waiting for a connection to it, seconds each",
+    )
+    serve_rate_per_s: float = Field(
+        100.0,
+        ge=0,
+        description="requests of one token (or address) a second, twice as many at once; 0: no bound",
     )
     serve_max_waiting: int = Field(
         100, ge=0, description="while so many runs wait in the queue, books are answered with 503"

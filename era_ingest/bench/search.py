@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 SIZES = (1_376, 50_000, 500_000)
 RECALL_QUESTIONS = 50
-_WARM_UP = 20
+_MOST_WARM_UP = 20
 K = 10
 
 
@@ -213,7 +213,8 @@ async def _index(services: Services, model: Model) -> None:
 
 async def _store_row(services: Services, corpus: Corpus, one: Filter, count: int) -> SearchRow:
     searcher = Searcher(services)
-    asked = corpus.questions(_WARM_UP + count, one.topics)
+    warm_up = min(_MOST_WARM_UP, count)
+    asked = corpus.questions(warm_up + count, one.topics)
     took = []
     for question in asked:
         text = question.text if one.hybrid else ""
@@ -231,14 +232,15 @@ async def _store_row(services: Services, corpus: Corpus, one: Filter, count: int
         took.append(time.perf_counter() - began)
     share = None
     if not one.hybrid:
-        vectors = [question.vector for question in asked[:RECALL_QUESTIONS]]
+        vectors = [question.vector for question in asked[: min(RECALL_QUESTIONS, count)]]
         async with services.database.connection() as conn:
             share = await recall(conn, vectors, domain=one.domain, category=one.category, k=K)
-    return _row(corpus, "store", one, took[_WARM_UP:], share)
+    return _row(corpus, "store", one, took[warm_up:], share)
 
 
 def _http_row(caller: Caller, corpus: Corpus, one: Filter, count: int) -> SearchRow:
-    bodies = [_body(one, question) for question in corpus.questions(_WARM_UP + count, one.topics)]
+    warm_up = min(_MOST_WARM_UP, count)
+    bodies = [_body(one, question) for question in corpus.questions(warm_up + count, one.topics)]
     took = []
     for body in bodies if one.hybrid else ():
         caller.post("/v1/search", body)
@@ -247,7 +249,7 @@ def _http_row(caller: Caller, corpus: Corpus, one: Filter, count: int) -> Search
         answer = caller.post("/v1/search", body)
         took.append(time.perf_counter() - began)
         assert answer.status == 200, answer.json  # noqa: PLR2004 - OK
-    return _row(corpus, "http", one, took[_WARM_UP:], None)
+    return _row(corpus, "http", one, took[warm_up:], None)
 
 
 def _body(one: Filter, question: Question) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -93,7 +94,7 @@ class Corpus:
         """Return so many queries about some topics, none of them a row."""
         rng = np.random.default_rng(self.rows + 1)
         chosen = rng.choice(np.asarray(topics), count)
-        words = _Words()
+        words = _words()
         return [
             Question(vector, " ".join(words.draw(rng, topic, 3)))
             for topic, vector in zip(chosen.tolist(), self._vectors(rng, chosen), strict=True)
@@ -101,7 +102,7 @@ class Corpus:
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         rng = np.random.default_rng(1)
-        words = _Words()
+        words = _words()
         for begin in range(0, self.rows, _BLOCK_ROWS):
             topics = rng.integers(0, TOPICS, min(_BLOCK_ROWS, self.rows - begin))
             vectors = self._vectors(rng, topics)
@@ -141,6 +142,11 @@ class _Words:
         common = np.searchsorted(self._shares, rng.random(count // 2))
         own = self._of_topics[topic, rng.integers(0, _TOPIC_WORDS, count - count // 2)]
         return [self._all[place] for place in (*own.tolist(), *common.tolist())]
+
+
+@cache
+def _words() -> _Words:
+    return _Words()
 
 
 def _domain_of(topic: int) -> str:

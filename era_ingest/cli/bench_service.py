@@ -72,3 +72,42 @@ def search(
         click.echo(json.dumps(found.as_dict()))
     else:
         print_tables(*search_view.build_tables(found))
+
+
+@bench.command()
+@click.option("-n", "--runs", default=3, show_default=True, type=click.IntRange(1), help="Repetitions.")
+@click.option(
+    "--at-once", default=50, show_default=True, type=click.IntRange(1), help="Books posted at once."
+)
+@click.option(
+    "--searchable/--no-searchable",
+    default=True,
+    show_default=True,
+    help="Also from post to searchable, with `era dev` at work.",
+)
+@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the parts' seconds (PNG or SVG).")
+@click.option("--json", "as_json", is_flag=True, help="Print one object a line.")
+@click.pass_context
+def post(
+    ctx: click.Context, runs: int, at_once: int, plot: Path | None, *, searchable: bool, as_json: bool
+) -> None:
+    """Measure how long a posted book takes: to be accepted, alone and among many; and to be found, in parts.
+
+    Uses scratch databases where ERA_DATABASE_URL says, else on a scratch embedded server; and the hashing embedder.
+    """
+    from era_ingest.bench.measure import build_tables, plot_seconds
+    from era_ingest.bench.post import bench_posts, bench_searchable
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    found = [bench_posts(settings_of(ctx), at_once=at_once, runs=runs, on_step=say)]
+    if searchable:
+        found.append(bench_searchable(settings_of(ctx), runs=runs, on_step=say))
+    if plot is not None:
+        plot_seconds(found[-1], plot)
+    for one in found:
+        if as_json:
+            click.echo(json.dumps(one.as_dict()))
+        else:
+            print_tables(build_tables(one)[0])

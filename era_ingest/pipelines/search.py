@@ -197,7 +197,8 @@ def _parse_category(raw: str | None) -> Category | None:
 
 
 def _parse_vector(raw: Sequence[float], model: Model) -> NDArray[np.float32]:
-    vector = np.asarray(raw, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused as that
+        vector = np.asarray(raw, dtype=np.float32)
     if vector.shape != (model.dimensions,) or not np.isfinite(vector).all() or not vector.any():
         raise PermanentError(
             f"The query vector must hold {model.dimensions} finite numbers, not all zero ({model.name})."

@@ -1,24 +1,24 @@
 """From a book that was handed in to a run in the queue, and back: how its job stands.
 
-A job is accepted in one short transaction under a lock, so that no more jobs wait than may, however many are posted
-at once and by however many processes. Then its file is put into the landing folder; from there on the job is kept, the
-caller is told, and its run is requested (which takes Dagster 40 ms). What a crash leaves half done `Jobs.recover`
-completes, or forgets where nobody was told of it.
+A job is accepted in one short transaction (`admission`). Then its file is put into the landing folder; from there on
+the job is kept, the caller is told, and its run is requested (which takes Dagster 40 ms). What a crash leaves half done
+`Jobs.recover` completes, or forgets where nobody was told of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
-from uuid import UUID, uuid4
 
-from era_ingest.errors import ConflictError, EraError, NotFoundError, QueueFullError
+from era_ingest.errors import EraError, NotFoundError, StoreUnavailableError
 from era_ingest.logs import bound
+from era_ingest.pipelines.admission import Admission, is_old
 from era_ingest.pipelines.arrivals import root_of
 from era_ingest.pipelines.jobs import JobState, RunView, Ticket
 from era_ingest.pipelines.posted import find_landed, place
@@ -26,21 +26,19 @@ from era_ingest.store import jobs as rows
 from era_ingest.store.catalogue import mark_done
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from concurrent.futures import Executor
-
-    from psycopg import AsyncConnection
+    from uuid import UUID
 
     from era_ingest.pipelines.jobs import RunFacts, RunQueue
     from era_ingest.pipelines.posted import PostedBook
     from era_ingest.pipelines.services import Services
     from era_ingest.store.jobs import JobRow
 
-LOST_AFTER_S = 30.0
-"""A job that was accepted so long ago and is still not requested is taken for left behind by a crash."""
 MAX_REQUESTS = 1
 """Runs that are requested at once: each keeps a core busy, which callers wait for too."""
-RETRY_AFTER_S = 5.0
+YIELD_S = 1.0
+"""How long a request lets posts go first, seconds."""
 MAX_SCANNED_PAGES = 5
 """Pages that one listing by state looks through, at most."""
 _GONE = "Its run is no longer among Dagster's records."
@@ -89,8 +87,11 @@ class Jobs:
         self._services = services
         self._queue = queue
         self._threads = threads
-        self._turn = asyncio.Lock()
+        self._admission = Admission(services, self._waiting)
         self._few = asyncio.Semaphore(MAX_REQUESTS)
+        self._posting = 0
+        self._calm = asyncio.Event()
+        self._calm.set()
         self._requests: dict[UUID, asyncio.Task[None]] = {}
 
     async def submit(
@@ -111,32 +112,30 @@ class Jobs:
         """
         key_digest = None if key is None else sha256(f"{caller}\0{key}".encode()).digest()
         body_digest = sha256(book.digest + priority.to_bytes(8, "big", signed=True)).digest()
-        # Others of this process wait here, not each with a connection of the pool.
-        async with self._turn, self._services.database.connection() as conn:
-            await rows.lock_admission(conn)
-            known = None if key_digest is None else await rows.find_key(conn, key_digest)
-            if known is not None and known.body_digest != body_digest:
-                raise ConflictError(
-                    "This Idempotency-Key came with another request before.", reason="key_reused"
-                )
-            if known is not None and (known.placed_at is not None or not _is_old(known)):
-                return Accepted(known.id, repeated=True)
-            await self._find_room(conn)
-            job_id = known.id if known else uuid4()
-            await rows.insert(
-                conn,
-                job_id=job_id,
-                book=book.name,
-                slug=book.slug,
-                priority=priority,
-                key_digest=key_digest,
-                body_digest=body_digest,
-            )
-        with bound(job=str(job_id), book=book.name):
-            await self._place(book, job_id)
-            _log.info("book accepted", extra={"priority": priority})
-            self._requests[job_id] = asyncio.create_task(self._request(job_id, book.slug, priority))
-        return Accepted(job_id)
+        admitted = await self._admission.admit(
+            book, priority=priority, key_digest=key_digest, body_digest=body_digest
+        )
+        if not admitted.placed:
+            with bound(job=str(admitted.job_id), book=book.name):
+                await self._place(book, admitted.job_id)
+                _log.info("book accepted", extra={"priority": priority})
+                self._request_soon(admitted.job_id, book.slug, priority)
+        return Accepted(admitted.job_id, admitted.repeated)
+
+    @contextmanager
+    def posting(self) -> Iterator[None]:
+        """Say that a post is being worked on as long as the context: runs are requested once there is none.
+
+        A request keeps the process busy for as long as ten posts do, and nobody waits for it.
+        """
+        self._posting += 1
+        self._calm.clear()
+        try:
+            yield
+        finally:
+            self._posting -= 1
+            if not self._posting:
+                self._calm.set()
 
     async def aclose(self) -> None:
         """Wait for the runs that are being requested."""
@@ -197,6 +196,9 @@ class Jobs:
         await self._leave_alone(job.row.book)
         return await self.find(job_id)
 
+    async def _waiting(self) -> set[str]:
+        return await self._in_thread(self._queue.waiting)
+
     async def ping(self) -> None:
         """Ask the queue for nothing.
 
@@ -217,7 +219,7 @@ class Jobs:
         """Request the runs of jobs that a crash left behind, forget those of which nobody was told; return how many."""
         async with self._services.database.connection() as conn:
             old = [
-                row for row in await rows.unrequested(conn) if _is_old(row) and row.id not in self._requests
+                row for row in await rows.unrequested(conn) if is_old(row) and row.id not in self._requests
             ]
         for row in old:
             if row.placed_at is not None:
@@ -227,18 +229,6 @@ class Jobs:
                     await rows.withdraw(conn, row.id)
         return len(old)
 
-    async def _find_room(self, conn: AsyncConnection[object]) -> None:
-        """Raise if as many runs wait as may. First the jobs on their way, then the queue: none is missed between."""
-        unrequested = await rows.unrequested(conn)
-        on_their_way = {str(row.id) for row in unrequested if row.placed_at is not None or not _is_old(row)}
-        waiting = on_their_way | await self._in_thread(self._queue.waiting)
-        bound = self._services.settings.serve_max_waiting
-        if len(waiting) >= bound:
-            raise QueueFullError(
-                f"{len(waiting):,} runs wait already (ERA_SERVE_MAX_WAITING is {bound:,}): try again later.",
-                retry_after_s=RETRY_AFTER_S,
-            )
-
     async def _place(self, book: PostedBook, job_id: UUID) -> None:
         try:
             await self._in_thread(partial(place, self._services.settings.landing_dir, book))
@@ -247,7 +237,12 @@ class Jobs:
                 await rows.withdraw(conn, job_id)
             raise
         async with self._services.database.connection() as conn:
-            await rows.mark_placed(conn, job_id)
+            if not await rows.mark_placed(conn, job_id):
+                raise StoreUnavailableError("Another post of this book failed; nothing was accepted. Try again.")
+
+    def _request_soon(self, job_id: UUID, slug: str, priority: int) -> None:
+        if job_id not in self._requests:
+            self._requests[job_id] = asyncio.create_task(self._request(job_id, slug, priority))
 
     async def _leave_alone(self, book: str) -> None:
         """Note in the catalogue that nothing is to be done for a book as it lies in the landing folder."""
@@ -260,6 +255,9 @@ class Jobs:
     async def _request(self, job_id: UUID, slug: str, priority: int) -> None:
         """Request a job's run; what fails is left for `recover`."""
         try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(YIELD_S):
+                    await self._calm.wait()
             async with self._few:
                 await self._in_thread(partial(self._queue.request, Ticket(str(job_id), slug, priority)))
             async with self._services.database.connection() as conn:
@@ -281,10 +279,6 @@ class Jobs:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-def _is_old(row: JobRow) -> bool:
-    return row.age_s > LOST_AFTER_S
 
 
 def _without_run(row: JobRow) -> RunView:

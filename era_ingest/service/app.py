@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from era_ingest.service import health, job_routes, metrics, search_routes
 from era_ingest.service.bodies import BodyLimits
+from era_ingest.service.deadline import Deadline
 from era_ingest.service.guard import PUBLIC, Guard
 from era_ingest.service.http_metrics import HttpMetrics
 from era_ingest.service.pages import corpus, finding, jobs, refused, signing, speed, static_routes
@@ -16,6 +17,7 @@ from era_ingest.service.pages.faces import show_problem
 from era_ingest.service.pages.reading import DomainCounts
 from era_ingest.service.pages.sessions import Sessions
 from era_ingest.service.problems import MEDIA_TYPE, ProblemBody, add_handlers
+from era_ingest.service.rates import Rates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,10 +58,12 @@ def build_app(parts: Parts, grants: Sequence[Grant]) -> FastAPI:
         app.include_router(pages.router)
     add_handlers(app, show_problem)
     settings = parts.settings
+    app.add_middleware(Deadline, timeout_s=settings.serve_timeout_s)
     app.add_middleware(
         BodyLimits, max_bytes=settings.serve_max_body_bytes, timeout_s=settings.serve_timeout_s
     )
-    app.add_middleware(Guard, grants=grants, sessions=app.state.sessions)
+    rates = Rates(settings.serve_rate_per_s)
+    app.add_middleware(Guard, grants=grants, sessions=app.state.sessions, rates=rates)
     app.add_middleware(HttpMetrics, registry=parts.registry)
     _document(app, with_tokens=bool(grants))
     return app

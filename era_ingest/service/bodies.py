@@ -54,6 +54,7 @@ class BodyLimits:
             if answer is not None:
                 await answer.response()(scope, receive, send)
                 return
+            scope.setdefault("state", {})["body_bytes"] = reading.held_bytes
             await self._app(scope, reading.replay(receive), send)
         finally:
             self.release(reading.held_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from era_ingest.service.access import Scope, find_grant
 from era_ingest.service.pages import door
 from era_ingest.service.pages.sessions import COOKIE
 from era_ingest.service.problems import Problem
+from era_ingest.service.rates import MAX_AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from era_ingest.service.access import Grant
     from era_ingest.service.pages.sessions import Sessions
+    from era_ingest.service.rates import Rates
 
 PUBLIC = frozenset({"/healthz", "/readyz"})
 """What load balancers ask without a token; it tells nothing."""
@@ -44,15 +47,17 @@ class Guard:
         app: What is guarded.
         grants: The tokens; empty: only where bound to the loopback interface.
         sessions: Of people who signed in.
+        rates: How much one caller may ask: a token, or the address of whoever has none.
     """
 
-    def __init__(self, app: ASGIApp, grants: Sequence[Grant], sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, grants: Sequence[Grant], sessions: Sessions, rates: Rates) -> None:
         self._app = app
         self._grants = grants
         self._sessions = sessions
+        self._rates = rates
 
     async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer with 401 or 403."""
+        """Pass a request on, or answer with 401, 403 or 429."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -64,22 +69,35 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        if scope["path"] not in PUBLIC:
-            refusal = self._refuse(scope)
-            if refusal is not None:
-                await refusal(scope, receive, send_marked)
-                return
-        await self._app(scope, receive, send_marked)
+        if scope["path"] in PUBLIC:
+            await self._app(scope, receive, send_marked)
+            return
+        grant = self._grant_of(scope)
+        asker = grant.caller if grant else f"address {(scope.get('client') or ('',))[0]}"
+        refusal = self._refuse_more(asker) or self._refuse(scope, grant)
+        with self._rates.working(asker) as has_room:
+            if not has_room:
+                refusal = _too_many("too_many_at_once", f"at most {MAX_AT_ONCE} requests at once", 1.0)
+            answer = refusal or self._app
+            await answer(scope, receive, send_marked)
 
-    def _refuse(self, scope: Request) -> Response | None:
+    def _grant_of(self, scope: Request) -> Grant | None:
+        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+        return find_grant(self._grants, token.strip()) if scheme.lower() == "bearer" else None
+
+    def _refuse_more(self, asker: str) -> Response | None:
+        wait_s = self._rates.take(asker)
+        if not wait_s:
+            return None
+        return _too_many("too_many_requests", "as often as ERA_SERVE_RATE_PER_S says", wait_s)
+
+    def _refuse(self, scope: Request, grant: Grant | None) -> Response | None:
         """Return why a request is refused; None where it is not, its caller noted."""
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
         state = scope.setdefault("state", {})
         if not self._grants:
             state["caller"] = LOCAL_CALLER
             return _refuse_pages(headers, follows_link=door.is_navigation(method, path, headers))
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        grant = find_grant(self._grants, token.strip()) if scheme.lower() == "bearer" else None
         if grant is None:
             return self._let_people_in(scope, headers)
         if grant.scope is not Scope.WRITE and not _only_reads(method, path):
@@ -105,6 +123,11 @@ class Guard:
         asked = {"WWW-Authenticate": "Bearer"}
         detail = "Send `Authorization: Bearer <token>` with a known token."
         return Problem(401, "no_token", detail, (), asked).response()
+
+
+def _too_many(code: str, bound: str, wait_s: float) -> Response:
+    wait = {"Retry-After": f"{max(1, math.ceil(wait_s))}"}
+    return Problem(429, code, f"A caller may ask {bound}: slow down.", headers=wait).response()
 
 
 def _only_reads(method: str, path: str) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import PurePath
@@ -13,9 +14,9 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
 
-from era_ingest.errors import PermanentError
+from era_ingest.errors import PermanentError, TransientError
 from era_ingest.pipelines.jobs import JobState
-from era_ingest.pipelines.posted import PostedBook, check_landed, check_posted
+from era_ingest.pipelines.posted import MAX_NAME_BYTES, PostedBook, check_landed, check_posted
 from era_ingest.pipelines.submission import Job
 from era_ingest.service.parts import Parts, parts_of
 from era_ingest.service.problems import MAX_ERRORS, Problem, ProblemPlace
@@ -106,6 +107,7 @@ _BODIES: dict[str, Any] = {
                     "type": "object",
                     "properties": {"file": {"type": "string", "format": "binary"}},
                     "required": ["file"],
+                    "additionalProperties": False,
                 }
             },
         },
@@ -118,7 +120,12 @@ async def ingest(
     request: Request,
     response: Response,
     book: Annotated[
-        str | None, Query(description="the book's name; of a file: its own, unless given")
+        str | None,
+        Query(
+            min_length=1,
+            max_length=MAX_NAME_BYTES,
+            description=f"the book's name, {MAX_NAME_BYTES} bytes at most; of a file: its own, unless given",
+        ),
     ] = None,
     priority: Annotated[int, Query(ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="greater goes first")] = 0,
     idempotency_key: Annotated[
@@ -130,10 +137,11 @@ async def ingest(
 ) -> AcceptedJob:
     """Check a book, put it into the landing folder and request its run."""
     parts = parts_of(request)
-    posted = await _read(request, parts, book)
-    accepted = await parts.jobs.submit(
-        posted, priority=priority, key=idempotency_key, caller=request.state.caller
-    )
+    with parts.jobs.posting():
+        posted = await _read(request, parts, book)
+        accepted = await parts.jobs.submit(
+            posted, priority=priority, key=idempotency_key, caller=request.state.caller
+        )
     status_url = f"/v1/jobs/{accepted.job_id}"
     response.headers["Location"] = status_url
     return AcceptedJob(
@@ -154,10 +162,12 @@ async def _read(request: Request, parts: Parts, name: str | None) -> PostedBook:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     root, options = parts.settings.landing_dir, parts.options
     if kind == "multipart/form-data":
-        async with request.form(max_files=1, max_fields=4) as form:
+        async with request.form(max_files=2, max_fields=2) as form:
             file = form.get("file")
-            if not isinstance(file, UploadFile) or not file.filename:
-                raise PermanentError("A multipart body holds the book as a file, in the part `file`.")
+            if not isinstance(file, UploadFile) or not file.filename or len(form.multi_items()) != 1:
+                raise PermanentError(
+                    "A multipart body holds one book as a file, in the part `file`, and no more."
+                )
             suffix = _BY_SUFFIX.get(PurePath(file.filename).suffix[1:].lower())
             stem, data = PurePath(file.filename).stem, await file.read()
     else:
@@ -253,7 +263,8 @@ async def _events(parts: Parts, job: Job, last: str | None) -> AsyncIterator[str
                 silent_since = loop.time()
             if job.run.state.ended or loop.time() >= end or await parts.ends_within(LOOK_EVERY_S):
                 return
-            job = await parts.jobs.find(job.row.id)
+            with suppress(TransientError):  # the database is away: the stream goes on when it is back
+                job = await parts.jobs.find(job.row.id)
 
 
 def _event_id(job: Job) -> str:

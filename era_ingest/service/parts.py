@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from era_ingest.service.readiness import Readiness
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,6 +36,7 @@ class Parts:
         registry: What this process counts itself.
         ending: Set when the service is told to end: what streams ends then.
         streams: Streams that are open.
+        readiness: Whether database and run queue answer.
     """
 
     services: Services
@@ -44,6 +47,10 @@ class Parts:
     registry: CollectorRegistry
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     streams: int = 0
+    readiness: Readiness = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.readiness = Readiness({"database": self.ping_database, "run_queue": self.jobs.ping})
 
     @property
     def settings(self) -> Settings:

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from era_ingest.core.defects import pointer
 from era_ingest.errors import (
@@ -36,6 +37,7 @@ TYPE_PREFIX = "urn:era-ingest:problem:"
 MAX_ERRORS = 100
 """Places that one answer names, at most."""
 _RETRY_AFTER_S = 5.0
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 _log = logging.getLogger(__name__)
 
@@ -131,14 +133,10 @@ def add_handlers(app: FastAPI, show: Callable[[Request, Problem], Response]) -> 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = HTTPStatus(error.status_code)
-        problem = Problem(status, status.name.lower(), error.detail, headers=error.headers or {})
-        return show(request, problem)
-
-    async def slow(request: Request, error: Exception) -> Response:
-        del error
-        wait = {"Retry-After": f"{_RETRY_AFTER_S:.0f}"}
-        detail = "It took longer than ERA_SERVE_TIMEOUT_S."
-        return show(request, Problem(503, "too_slow", detail, headers=wait))
+        headers = dict(error.headers or {})
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods(request))
+        return show(request, Problem(status, status.name.lower(), error.detail, headers=headers))
 
     async def unknown(request: Request, error: Exception) -> Response:
         _log.error("a request failed", exc_info=error)
@@ -148,8 +146,17 @@ def add_handlers(app: FastAPI, show: Callable[[Request, Problem], Response]) -> 
     app.add_exception_handler(EraError, era)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(TimeoutError, slow)
     app.add_exception_handler(Exception, unknown)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of all routes at a request's path; the router names those of the first alone."""
+    return [
+        method
+        for method in _METHODS
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    ]
 
 
 def _explain(item: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -1,13 +1,12 @@
 """Search over HTTP: what `era_ingest.search` finds, and where each text comes from."""
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from era_ingest.core.model import Category
 from era_ingest.pipelines.search import MAX_RESULTS, SearchRequest
@@ -25,40 +24,56 @@ MAX_CONTEXT_ENTRIES = 200
 router = APIRouter(prefix="/v1", tags=["search"])
 
 
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("holds a NUL character")
-    return text
+WORDS = (
+    r"[^\s\x00-\x20\x7f-\xa0\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
+    r"\ufff9-\ufffb\ufdd0-\ufdef\ufffe\uffff]"
+)
+"""A query holds a character that cleaning (`core.text`) leaves."""
 
-
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS), AfterValidator(_without_nul)]
+Words = Annotated[str, Field(max_length=MAX_QUERY_CHARS, pattern=WORDS)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^\x00]*$")]
 Score = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
+Number = Annotated[float, Field(strict=True)]
+
+
+_NULL: JsonValue = {"type": "null"}
+_BY_TEXT: JsonValue = {"required": ["text"], "properties": {"text": {"type": "string"}, "vector": _NULL}}
+_BY_VECTOR: JsonValue = {
+    "required": ["vector"],
+    "properties": {"vector": {"type": "array"}, "text": _NULL, "hybrid": {"const": False}},
+}
 
 
 class SearchBody(BaseModel):
     """What to look for; give `text` or `vector`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"oneOf": [_BY_TEXT, _BY_VECTOR]})
 
-    text: str = Field("", max_length=MAX_QUERY_CHARS, description="the query in words")
-    vector: list[float] | None = Field(
-        None, max_length=MAX_DIMENSIONS, description="the query as a vector of the model of the table"
+    text: Words | None = Field(None, description="the query in words")
+    vector: list[Number] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_DIMENSIONS,
+        description="the query as a vector of the model of the table",
     )
     domain: Name | None = Field(None, description="only this domain, in any spelling that folds to it")
     category: Category | None = Field(None, description="only this kind")
     book: Name | None = Field(None, description="only this book, by its name")
-    k: int = Field(10, ge=1, le=MAX_RESULTS, description="results, at most")
-    min_score: Score | None = Field(None, description="least cosine similarity")
+    k: int = Field(10, strict=True, ge=1, le=MAX_RESULTS, description="results, at most")
+    min_score: Score | None = Field(None, strict=True, description="least cosine similarity")
     hybrid: bool = Field(
         False,
+        strict=True,
         description="rank what holds the words of `text` too (all of them; a quoted phrase, `or` and `-` as in web "
         "searches), and fuse the two rankings",
     )
 
     @model_validator(mode="after")
     def _one_query(self) -> "SearchBody":
-        if bool(self.text) == (self.vector is not None):
+        if (self.text is None) == (self.vector is None):
             raise ValueError("give either text or vector")
+        if self.hybrid and self.text is None:
+            raise ValueError("a hybrid search needs text")
         return self
 
 
@@ -121,7 +136,7 @@ async def search(request: Request, body: SearchBody) -> SearchResults:
     """Return the nearest entries and passages, best first, each text once."""
     parts = parts_of(request)
     asked = SearchRequest(
-        text=body.text,
+        text=body.text or "",
         vector=body.vector,
         domain=body.domain,
         category=body.category,
@@ -130,15 +145,14 @@ async def search(request: Request, body: SearchBody) -> SearchResults:
         min_score=body.min_score,
         hybrid=body.hybrid,
     )
-    async with asyncio.timeout(parts.settings.serve_timeout_s):
-        found = await parts.searcher.find(asked)
+    found = await parts.searcher.find(asked)
     return SearchResults(results=show_results(found.hits, found.sources))
 
 
 @router.get("/context", summary="The doctrine that bears on a question, within a budget of tokens")
 async def context(
     request: Request,
-    query: Annotated[str, Query(min_length=1, max_length=MAX_QUERY_CHARS, description="in words")],
+    query: Annotated[Words, Query(description="in words")],
     domain: Annotated[Name | None, Query(description="only this domain")] = None,
     k: Annotated[int, Query(ge=1, le=MAX_CONTEXT_ENTRIES, description="entries, at most")] = 8,
     max_tokens: Annotated[int, Query(ge=1, le=MAX_CONTEXT_TOKENS, description="of `text`, at most")] = 1000,
@@ -146,9 +160,8 @@ async def context(
 ) -> Context:
     """Return doctrine (no passages) as text for a prompt; whole entries are left out, none is cut."""
     parts = parts_of(request)
-    async with asyncio.timeout(parts.settings.serve_timeout_s):
-        found = await enrich(parts.searcher, query, domain, k, max_tokens, min_score)
-        results = show_results(found.hits, await parts.searcher.sources(found.hits))
+    found = await enrich(parts.searcher, query, domain, k, max_tokens, min_score)
+    results = show_results(found.hits, await parts.searcher.sources(found.hits))
     return Context(query=query, text=found.text, tokens=round(found.tokens, 1), results=results)
 
 

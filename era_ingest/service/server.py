@@ -89,7 +89,7 @@ async def opened_app(settings: Settings, grants: Sequence[Grant], queue: OpenQue
         EraError: The database is not fit, or cannot be reached.
     """
     options = ReadOptions.from_settings(settings)
-    async with open_services(settings) as services:
+    async with open_services(settings, database_timeout_s=settings.serve_search_timeout_s) as services:
         with queue(settings) as opened, ThreadPoolExecutor(_QUEUE_THREADS, "era-queue") as threads:
             searcher = Searcher(services, timeout_s=settings.serve_search_timeout_s)
             jobs = Jobs(services, opened, threads)

@@ -102,9 +102,11 @@ class Database:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, url: str, *, max_connections: int) -> AsyncIterator[Self]:
+    async def opened(
+        cls, url: str, *, max_connections: int, timeout_s: float = POOL_TIMEOUT_S
+    ) -> AsyncIterator[Self]:
         """Open the pool for the length of a context; see ``open``."""
-        database = await cls.open(url, max_connections=max_connections)
+        database = await cls.open(url, max_connections=max_connections, timeout_s=timeout_s)
         try:
             yield database
         finally:

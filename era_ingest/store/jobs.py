@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 from psycopg.rows import class_row
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -52,9 +52,13 @@ async def lock_admission(conn: AsyncConnection[Any]) -> None:
     await conn.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
 
 
-async def find_key(conn: AsyncConnection[Any], key_digest: bytes) -> JobRow | None:
-    """Return the job that was accepted with an idempotency key."""
-    return await _one(conn, _BY_KEY, key_digest)
+async def find_keys(conn: AsyncConnection[Any], key_digests: Collection[bytes]) -> dict[bytes, JobRow]:
+    """Return the jobs that were accepted with idempotency keys, by these."""
+    if not key_digests:
+        return {}
+    async with conn.cursor(row_factory=class_row(JobRow)) as cursor:
+        await cursor.execute(_BY_KEYS, (list(key_digests),))
+        return {row.key_digest: row for row in await cursor.fetchall() if row.key_digest is not None}
 
 
 async def find(conn: AsyncConnection[Any], job_id: UUID) -> JobRow | None:
@@ -69,30 +73,35 @@ async def unrequested(conn: AsyncConnection[Any]) -> list[JobRow]:
         return await cursor.fetchall()
 
 
-async def insert(
-    conn: AsyncConnection[Any],
-    *,
-    job_id: UUID,
-    book: str,
-    slug: str,
-    priority: int,
-    key_digest: bytes | None,
-    body_digest: bytes,
-) -> None:
-    """Accept a job; one that was accepted before and whose book was never placed begins anew."""
-    await conn.execute(
-        """
-        insert into era.jobs (id, book, slug, priority, key_digest, body_digest)
-        values (%s, %s, %s, %s, %s, %s)
-        on conflict (id) do update set accepted_at = now()
-        """,
-        (job_id, book, slug, priority, key_digest, body_digest),
-    )
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be accepted; as in ``JobRow``."""
+
+    id: UUID
+    book: str
+    slug: str
+    priority: int
+    key_digest: bytes | None
+    body_digest: bytes
 
 
-async def mark_placed(conn: AsyncConnection[Any], job_id: UUID) -> None:
-    """Note that a job's book lies in the landing folder."""
-    await conn.execute("update era.jobs set placed_at = now() where id = %s", (job_id,))
+async def insert(conn: AsyncConnection[Any], jobs: Sequence[NewJob]) -> None:
+    """Accept jobs; one that was accepted before and whose book was never placed begins anew."""
+    async with conn.cursor() as cursor:
+        await cursor.executemany(
+            """
+            insert into era.jobs (id, book, slug, priority, key_digest, body_digest)
+            values (%s, %s, %s, %s, %s, %s)
+            on conflict (id) do update set accepted_at = now()
+            """,
+            [astuple(job) for job in jobs],
+        )
+
+
+async def mark_placed(conn: AsyncConnection[Any], job_id: UUID) -> bool:
+    """Note that a job's book lies in the landing folder; return False if the job was forgotten meanwhile."""
+    cursor = await conn.execute("update era.jobs set placed_at = now() where id = %s", (job_id,))
+    return bool(cursor.rowcount)
 
 
 async def mark_requested(conn: AsyncConnection[Any], job_id: UUID) -> None:
@@ -128,7 +137,7 @@ _JOBS = sql.SQL(
               extract(epoch from now() - accepted_at)::float8 as age_s
        from era.jobs """
 )
-_BY_KEY = _JOBS + sql.SQL("where key_digest = %s")
+_BY_KEYS = _JOBS + sql.SQL("where key_digest = any(%s)")
 _BY_ID = _JOBS + sql.SQL("where id = %s")
 _UNREQUESTED = _JOBS + sql.SQL("where requested_at is null order by accepted_at")
 _PAGE = _JOBS + sql.SQL(

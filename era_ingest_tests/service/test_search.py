@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -17,9 +17,10 @@ from era_ingest.errors import StoreUnavailableError
 from era_ingest.pipelines.ingest import ingest_books
 from era_ingest.pipelines.landing import resolve_paths
 from era_ingest.pipelines.report import IngestRequest
-from era_ingest.pipelines.search import MAX_CACHED_QUERIES, Searcher, SearchRequest
+from era_ingest.pipelines.search import LOOKED_UP_S, MAX_CACHED_QUERIES, Searcher, SearchRequest
 from era_ingest.pipelines.services import open_services
 from era_ingest.settings import load_settings
+from era_ingest.store import search as store_search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +100,62 @@ def test_a_vector_is_searched_as_it_is_and_must_fit_the_model(served: Served) ->
     assert (short.status, short.code) == (422, "unprocessable")
     assert "768" in short.json["detail"]
     assert served.ask("POST", "/v1/search", {"vector": [float("nan")] * 768}).status == 422
+
+
+def test_a_hybrid_search_brings_in_what_holds_the_words(served: Served) -> None:
+    """With its filters and sources; a vector has no words, and either is asked for, not both or none."""
+    plain = served.ask("POST", "/v1/search", {"text": QUESTION, "k": 50}).json["results"]
+    last = plain[-1]
+    words = " ".join(sorted(last["text"].strip(".").split(), key=len)[-3:])
+    hybrid = served.ask("POST", "/v1/search", {"text": words, "k": 5, "hybrid": True}).json["results"]
+    assert last["id"] in {result["id"] for result in hybrid}
+    assert all(result["source"]["run_id"] == RUN_ID for result in hybrid)
+    assert all(result["fused"] > 0 for result in hybrid)
+    assert {result["fused"] for result in plain} == {None}
+    narrowed = {"text": words, "hybrid": True, "category": "passage"}
+    found = served.ask("POST", "/v1/search", narrowed).json["results"]
+    assert {result["category"] for result in found} == {"passage"}
+    try:
+        hits = search_module.semantic_similarity_lookup(words, k=5, hybrid=True)
+    finally:
+        search_module.close()
+    assert [str(hit.id) for hit in hits] == [result["id"] for result in hybrid]
+    for body in (
+        {"vector": [1.0] * 768, "hybrid": True},
+        {"vector": [1.0] * 768, "text": "x"},
+        {},
+        {"text": None},
+        {"text": " \u200b\u0007 "},
+        {"text": "x", "hybrid": 1},
+        {"text": "x", "k": "3"},
+        {"vector": ["1.0"] * 768},
+        {"vector": []},
+    ):
+        answer = served.ask("POST", "/v1/search", body)
+        assert (answer.status, answer.code) == (422, "invalid_request")
+    huge = served.ask("POST", "/v1/search", {"vector": [1e308] * 768})
+    assert (huge.status, huge.code) == (422, "unprocessable")
+
+
+async def test_the_tables_are_looked_up_once_a_second(
+    environment: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at each search; a model that comes to be the active one is searched a second later."""
+    now, asked = [0.0], []
+    look_up = store_search.look_up
+
+    async def count(*arguments: Any) -> object:
+        asked.append(now[0])
+        return await look_up(*arguments)
+
+    monkeypatch.setattr(store_search, "look_up", count)
+    async with open_services(load_settings()) as services:
+        searcher = Searcher(services, clock=lambda: now[0])
+        for at in (0.0, LOOKED_UP_S / 2, LOOKED_UP_S):
+            now[0] = at
+            assert await searcher.search(SearchRequest(text="x"))
+        await searcher.aclose()
+    assert asked == [0.0, LOOKED_UP_S]
 
 
 def test_sql_in_a_field_is_text(served: Served) -> None:
