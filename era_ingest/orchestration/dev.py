@@ -55,7 +55,7 @@ def run_dev(settings: Settings, port: int, serve_port: int) -> int:
     ui, service = find_port(port, "--port"), find_port(serve_port, "--serve-port")
     held_url(settings)
     settings.landing_dir.mkdir(parents=True, exist_ok=True)
-    environment = _environment(settings)
+    environment = {"ERA_DAGSTER_URL": f"http://{HOST}:{ui}", **_environment(settings)}
     dagster = ["-m", "dagster", "dev", "-m", "era_ingest.definitions", "--host", HOST, "--port", str(ui)]
     serve = ["-m", "era_ingest", "serve", "--host", HOST, "--port", str(service)]
     told = False

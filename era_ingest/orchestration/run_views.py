@@ -183,6 +183,13 @@ class _Facts:
         return StageProgress(stage.value, "texts", done, int(digits) if digits else None)
 
 
+def words_of_failure(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Return why a run failed, in words, without a traceback."""
+    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    found = instance.get_records_for_run(run_id, of_type=kinds, limit=MAX_EVENTS, ascending=False)
+    return _Facts([record.event_log_entry for record in found.records]).error or ""
+
+
 def _values(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, Any]:
     return {name: value.value for name, value in metadata.items()}
 
