@@ -173,7 +173,19 @@ class Settings(BaseSettings):
     dagster_url: str | None = Field(
         None,
         pattern=r"^https?://[^\s]+$",
-        description="address of the Dagster UI, which the page of `era serve` links to; unset: no links",
+        description="address of the Dagster UI, which the page of `era serve` and alerts link to; unset: no links",
+    )
+    alert_webhook: SecretStr | None = Field(
+        None, description="URL that is told of failed runs and late assets; a secret; unset: nobody is told"
+    )
+    alert_format: Literal["slack", "json"] = Field(
+        "slack",
+        description="body of an alert: slack (also Mattermost, Rocket.Chat) | json (kind, id, text and facts)",
+    )
+    alert_late_h: float | None = Field(
+        None,
+        ge=1 / 60,
+        description="an alert goes out where no book was loaded for so many hours, and once one is; unset: never",
     )
 
     log_format: Literal["console", "json"] = Field(

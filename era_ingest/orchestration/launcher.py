@@ -2,7 +2,7 @@
 
 A worker's own code server notices its death within a second. But a worker that outlived its code server, an
 ``era ingest`` and a ``dagster job execute`` have nobody: killed, their runs would stay "started" for ever, and hold
-their pool's only slot with it. So run monitoring asks here, every half minute, whether a worker is alive.
+their pool's only slot with it. So run monitoring asks here, every ten seconds, whether a worker is alive.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from era_ingest.pipelines.jobs import JobState, RunView, StageProgress
 from era_ingest.pipelines.report import Stage
@@ -21,6 +22,9 @@ MAX_EVENTS = 200
 """Events of a run that are looked at, the latest first; a run of a book has a dozen."""
 MAX_KEPT = 5_000
 """Runs that have ended, of which the view is kept: it does not change."""
+
+DECIDED_AFTER_S = 60.0
+"""A failed run of which nobody said for so long whether it is tried again is not."""
 
 _STATES = {
     dg.DagsterRunStatus.NOT_STARTED: JobState.QUEUED,
@@ -68,7 +72,7 @@ class RunViews:
         run = record.dagster_run
         with self._lock:
             kept = self._kept.get(run.run_id)
-        if kept is not None and not run.is_complete_and_waiting_to_retry:
+        if kept is not None and not self._may_be_retried(record):
             return kept
         view = self._build(record)
         if view.state.ended:
@@ -81,7 +85,7 @@ class RunViews:
     def _build(self, record: dg.RunRecord) -> RunView:
         run = record.dagster_run
         state = _STATES.get(run.status, JobState.RUNNING)
-        if run.is_complete_and_waiting_to_retry:
+        if self._may_be_retried(record):
             state = JobState.QUEUED
         facts = _Facts(self._events(run.run_id) if record.start_time or run.is_finished else [])
         if state is JobState.SUCCEEDED and facts.quarantined:
@@ -100,6 +104,14 @@ class RunViews:
             quarantined=facts.quarantined,
             error=facts.error if run.status is dg.DagsterRunStatus.FAILURE else None,
         )
+
+    def _may_be_retried(self, record: dg.RunRecord) -> bool:
+        """Say whether a failed run is to be tried again, or Dagster has not decided yet: it does so after it failed."""
+        run = record.dagster_run
+        if run.status is not dg.DagsterRunStatus.FAILURE or WILL_RETRY_TAG in run.tags:
+            return bool(run.is_complete_and_waiting_to_retry)
+        undecided_s = self._clock() - (record.end_time or 0.0)
+        return self._instance.run_retries_enabled and undecided_s < DECIDED_AFTER_S
 
     def _events(self, run_id: str) -> list[dg.EventLogEntry]:
         found = self._instance.get_records_for_run(
@@ -181,6 +193,13 @@ class _Facts:
         digits = "".join(filter(str.isdigit, str(self._seen.get("texts to do", ""))))
         done = int(self._seen.get("texts done", 0))
         return StageProgress(stage.value, "texts", done, int(digits) if digits else None)
+
+
+def words_of_failure(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Return why a run failed, in words, without a traceback."""
+    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    found = instance.get_records_for_run(run_id, of_type=kinds, limit=MAX_EVENTS, ascending=False)
+    return _Facts([record.event_log_entry for record in found.records]).error or ""
 
 
 def _values(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, Any]:

@@ -238,7 +238,9 @@ class Jobs:
             raise
         async with self._services.database.connection() as conn:
             if not await rows.mark_placed(conn, job_id):
-                raise StoreUnavailableError("Another post of this book failed; nothing was accepted. Try again.")
+                raise StoreUnavailableError(
+                    "Another post of this book failed; nothing was accepted. Try again."
+                )
 
     def _request_soon(self, job_id: UUID, slug: str, priority: int) -> None:
         if job_id not in self._requests:

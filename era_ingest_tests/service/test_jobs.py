@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -318,6 +319,29 @@ def test_progress_never_goes_back(served: Served, instance: dg.DagsterInstance) 
     assert status(served, job_id)["progress"] == 50
     assert execute(instance, retry_id)
     assert status(served, job_id)["progress"] == 100
+
+
+def test_a_failure_is_none_before_it_is_known_whether_it_is_tried_again(
+    served: Served, instance: dg.DagsterInstance
+) -> None:
+    """Dagster notes the failure first and its decision after: whoever looks between sees a job that waits."""
+    job_id = post(served, "killed").json["job_id"]
+    run = queued(instance, job_id)
+    instance.report_run_failed(run)
+    assert status(served, job_id)["state"] == "queued"  # it is to be tried again
+    with psycopg.connect(os.environ["ERA_DATABASE_URL"]) as connection:
+        tag = (job_id, "dagster/will_retry")
+        connection.execute("delete from dagster.run_tags where run_id = %s and key = %s", tag)
+        body = connection.execute("select run_body from dagster.runs where run_id = %s", (job_id,)).fetchone()
+        assert body is not None
+        undecided = json.loads(body[0])
+        del undecided["tags"]["dagster/will_retry"]
+        connection.execute(
+            "update dagster.runs set run_body = %s where run_id = %s", (json.dumps(undecided), job_id)
+        )
+    assert status(served, job_id)["state"] == "queued"
+    instance.add_run_tags(job_id, {"dagster/will_retry": "false"})
+    assert status(served, job_id)["state"] == "failed"
 
 
 def observation(run: dg.DagsterRun, progress: Progress) -> dg.DagsterEvent:
