@@ -22,8 +22,8 @@ from dagster._core.definitions.freshness import FreshnessState
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from era_ingest.errors import EraError, RequestRejectedError
-from era_ingest.orchestration.resources import EraResource
 from era_ingest.orchestration.jobs import JOB_TAG
+from era_ingest.orchestration.resources import EraResource
 from era_ingest.orchestration.run_views import words_of_failure
 from era_ingest.pipelines.alerts import Alert, AlertKind, send
 from era_ingest.pipelines.report import Stage
