@@ -85,7 +85,8 @@ def test_made_up_rows_are_the_same_each_time_and_their_domains_as_large_as_said(
 def test_what_hey_says_is_read() -> None:
     """Requests a second, the 95th percentile, and what was refused; anything else is an error."""
     said = _parse(HEY, 4)
-    assert (said.callers, said.per_s, said.p95_ms, said.refused) == (4, 291.531, pytest.approx(10.4), 3)
+    assert (said.callers, said.per_s, said.refused) == (4, 291.531, 3)
+    assert said.p95_ms == pytest.approx(10.4)
     with pytest.raises(EraError, match="nothing of requests"):
         _parse("connection refused", 1)
 

@@ -120,7 +120,7 @@ def test_a_hybrid_search_brings_in_what_holds_the_words(served: Served) -> None:
     finally:
         search_module.close()
     assert [str(hit.id) for hit in hits] == [result["id"] for result in hybrid]
-    for body in (
+    wrong: tuple[dict[str, Any], ...] = (
         {"vector": [1.0] * 768, "hybrid": True},
         {"vector": [1.0] * 768, "text": "x"},
         {},
@@ -130,7 +130,8 @@ def test_a_hybrid_search_brings_in_what_holds_the_words(served: Served) -> None:
         {"text": "x", "k": "3"},
         {"vector": ["1.0"] * 768},
         {"vector": []},
-    ):
+    )
+    for body in wrong:
         answer = served.ask("POST", "/v1/search", body)
         assert (answer.status, answer.code) == (422, "invalid_request")
     huge = served.ask("POST", "/v1/search", {"vector": [1e308] * 768})
