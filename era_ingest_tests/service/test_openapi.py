@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_the_service_is_as_its_document_says(
         command = [*schemathesis, "run", url, "--seed", "1", "--generation-deterministic", *options]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]
-    assert "9 selected / 9 total" in done.stdout
+    assert re.search(r"Test cases:\s+[1-9]\d\d generated", done.stdout)
 
 
 async def load(folder: Path) -> None:

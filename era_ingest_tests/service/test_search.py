@@ -120,7 +120,7 @@ def test_a_hybrid_search_brings_in_what_holds_the_words(served: Served) -> None:
     finally:
         search_module.close()
     assert [str(hit.id) for hit in hits] == [result["id"] for result in hybrid]
-    refused: tuple[dict[str, Any], ...] = (
+    wrong: tuple[dict[str, Any], ...] = (
         {"vector": [1.0] * 768, "hybrid": True},
         {"vector": [1.0] * 768, "text": "x"},
         {},
@@ -131,7 +131,7 @@ def test_a_hybrid_search_brings_in_what_holds_the_words(served: Served) -> None:
         {"vector": ["1.0"] * 768},
         {"vector": []},
     )
-    for body in refused:
+    for body in wrong:
         answer = served.ask("POST", "/v1/search", body)
         assert (answer.status, answer.code) == (422, "invalid_request")
     huge = served.ask("POST", "/v1/search", {"vector": [1e308] * 768})
