@@ -151,6 +151,7 @@ async def _flow(
         price=services.settings.embed_price,
     )
     telemetry.follow(client, meter)
+    report(meter.picture())
     ticking = asyncio.create_task(meter.tick(report))
     try:
         result.error = await flow.run(read_planned(services, request, plan, result))
