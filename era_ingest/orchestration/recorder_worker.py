@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
 from era_ingest.errors import EraError, PermanentError
+from era_ingest.logs import set_up
 from era_ingest.orchestration.followed import FollowedWork
 from era_ingest.orchestration.recorder import Message, Recorded, Topic
 from era_ingest.pipelines.messages import read_message, write_message
@@ -33,6 +34,8 @@ def main() -> None:
     work = RemoteWork()
     try:
         settings = read_message(requests)
+        # what happens is logged by the program itself
+        set_up(settings.log_format, settings.log_level or "error", secrets=settings.secrets)
         threading.Thread(target=work.follow, args=(requests,), name="era-follow", daemon=True).start()
         from era_ingest.orchestration.recorded import record_runs
 
