@@ -28,14 +28,17 @@ class Finished:
     Attributes:
         wall_s: Seconds from its start to its end, imports included.
         cpu_s: CPU seconds of it and its children.
-        peak_mb: Greatest memory of it or one of its children, resident, 10^6 bytes.
+        peak_mb: Greatest memory of it and its children together, resident, 10^6 bytes; where the system does not
+            tell that, of it or one of its children.
         told: The JSON object on the last line of its output.
+        memory: What they held over time, as pairs of seconds and 10^6 bytes; empty where the system does not tell.
     """
 
     wall_s: float
     cpu_s: float
     peak_mb: float
     told: dict[str, Any]
+    memory: tuple[tuple[float, float], ...] = ()
 
 
 def run_process(
@@ -68,7 +71,9 @@ def run_process(
             how = found["returncode"] or "no JSON object on its last line"
             said = err.read_text(errors="replace")[-_ERROR_CHARS:].strip()
             raise EraError(f"{name} ended after {found['wall_s']:.1f} s with {how}: {said}")
-    return Finished(found["wall_s"], found["cpu_s"], found["maxrss"] / _KIB_PER_MB, told)
+    memory = tuple((at_s, held / 1e6) for at_s, held in found["memory"])
+    peak_mb = max(found["maxrss"] / _KIB_PER_MB, *(held for _, held in memory), 0.0)
+    return Finished(found["wall_s"], found["cpu_s"], peak_mb, told, memory)
 
 
 def _parse_object(line: str) -> dict[str, Any] | None:

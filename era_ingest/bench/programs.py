@@ -117,10 +117,12 @@ class Era:
 
     Attributes:
         dimensions: Size of the vectors.
+        embedder: ``openai``, at the ground's server, or ``hashing``.
     """
 
     dimensions: int
     name: str = "era"
+    embedder: str = "openai"
 
     def prepare(self, ground: Ground) -> None:
         """Run ``era doctor``: the schema and Dagster's tables."""
@@ -146,7 +148,7 @@ class Era:
             "ERA_DATABASE_URL": ground.database_url,
             "ERA_MINISTERS_DIR": str(ground.state / "ministers"),
             "ERA_LANDING_DIR": str(ground.landing),
-            "ERA_EMBEDDER": "openai",
+            "ERA_EMBEDDER": self.embedder,
             "ERA_EMBED_URL": ground.server_url,
             "ERA_EMBED_MODEL": "bench",
             "ERA_EMBED_DIMENSIONS": str(self.dimensions),

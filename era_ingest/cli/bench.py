@@ -170,6 +170,28 @@ def load(ctx: click.Context, runs: int, rows: int, plot: Path | None, *, as_json
 
 
 @bench.command()
+@click.option(
+    "--texts",
+    default=1_000_000,
+    show_default=True,
+    type=click.IntRange(100),
+    help="Short texts, all distinct.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+@click.pass_context
+def growth(ctx: click.Context, texts: int, *, as_json: bool) -> None:
+    """Measure rows a second, memory and its growth, and where the time goes, over very many texts.
+
+    `era ingest` as a whole process, with the `hashing` backend. Memory is that of the program and its children
+    together, beside what it holds for a hundred texts. A million take some minutes and 10 GB of disk.
+    """
+    from era_ingest.bench.growth import bench_growth
+
+    found = bench_growth(settings_of(ctx), texts=texts, on_step=lambda step: click.echo(step, err=True))
+    _show(found, None, as_json=as_json)
+
+
+@bench.command()
 @click.option("-n", "--runs", default=3, show_default=True, type=click.IntRange(1), help="Repetitions.")
 @click.option(
     "--workload",

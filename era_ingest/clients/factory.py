@@ -10,11 +10,6 @@ from era_ingest.clients.hashing import DEFAULT_DIMENSIONS, HashingEmbedder
 from era_ingest.clients.http_backend import Endpoint
 from era_ingest.clients.local import MODEL, LocalEmbedder
 from era_ingest.clients.minilm import DIMENSIONS
-from era_ingest.core.limiter.adaptive import AdaptiveLimiter
-from era_ingest.core.limiter.aimd import Aimd
-from era_ingest.core.limiter.fixed import FixedLimiter
-from era_ingest.core.limiter.latency_rule import LatencyRule
-from era_ingest.core.limiter.pipe import Bounds
 from era_ingest.errors import ConfigurationError
 from era_ingest.settings import EmbedderKind
 
@@ -96,6 +91,13 @@ def build_limiter(settings: Settings, *, rng: random.Random | None = None) -> Li
         settings: ``embed_controller``, ``embed_concurrency``, and the preset's bound of requests in flight.
         rng: Randomness of the adaptive controller's probes.
     """
+    # what a command that sends nothing need not wait for
+    from era_ingest.core.limiter.adaptive import AdaptiveLimiter
+    from era_ingest.core.limiter.aimd import Aimd
+    from era_ingest.core.limiter.fixed import FixedLimiter
+    from era_ingest.core.limiter.latency_rule import LatencyRule
+    from era_ingest.core.limiter.pipe import Bounds
+
     if settings.embedder in IN_PROCESS:
         return FixedLimiter(IN_PROCESS_REQUESTS)
     most = settings.bounds.max_in_flight

@@ -1,8 +1,7 @@
-"""``era ingest``: the pipelines at once, in a thread; Dagster after a head start, recording real runs.
+"""``era ingest``: the pipelines at once, in a thread; Dagster, which records real runs of them, in another process.
 
-Importing Dagster takes a second of CPU time, which the pipelines would have to share with it (one interpreter lock). So
-what is done within the head start is recorded when it is done; what takes longer is recorded as it goes on. Where
-nothing changed, Dagster is not imported at all and no run is recorded.
+Importing Dagster takes a second of CPU time, which the pipelines would have to share with it (one interpreter lock);
+see `orchestration.recorder`. Where nothing changed, no run is recorded.
 """
 
 from __future__ import annotations
@@ -10,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
-from era_ingest.pipelines.indexes import DomainIndexReport, refresh_domain_indexes
+from era_ingest.orchestration.followed import FollowedWork
+from era_ingest.orchestration.recorder import record
+from era_ingest.pipelines.indexes import refresh_domain_indexes
 from era_ingest.pipelines.landing import Arrivals, resolve_paths
 from era_ingest.pipelines.loading import audit_loaded, load_found
-from era_ingest.pipelines.ministers import MinistersReport, build_ministers
+from era_ingest.pipelines.ministers import build_ministers
 from era_ingest.pipelines.outcome import IngestOutcome
 from era_ingest.pipelines.report import BookStatus
 from era_ingest.pipelines.services import open_services
@@ -28,16 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from era_ingest.core.audit import Finding
     from era_ingest.pipelines.outcome import IngestOptions
-    from era_ingest.pipelines.report import Progress
+    from era_ingest.pipelines.report import BookReport, Progress
     from era_ingest.pipelines.services import Services
     from era_ingest.settings import Settings
 
-HEAD_START_S = 5.0
-"""How long the pipelines have the process for themselves; then Dagster is imported beside them, seconds."""
-TELL_S = 1.0
-"""How often the recorded run is told how far the books are, seconds."""
 _QUIET = frozenset({BookStatus.UNCHANGED, BookStatus.PENDING})
 
 
@@ -60,14 +56,9 @@ def run_ingest(
         StoreUnavailableError: The database or a disk is away. What was finished is kept.
     """
     started = time.monotonic()
-    work = LocalWork(paths, settings, options, report)
-    with work:
+    with LocalWork(paths, settings, options, report) as work:
         arrivals = work.arrivals.result()
-        run_ids: tuple[str, ...] = ()
-        if not work.nothing_to_record(HEAD_START_S):
-            from era_ingest.orchestration.recorded import record_runs
-
-            run_ids = record_runs(settings, work)
+        run_ids = record(settings, work)
         loaded = work.loaded.result()
         ministers = work.ministers.result()
     return IngestOutcome(
@@ -81,17 +72,12 @@ def run_ingest(
     )
 
 
-class LocalWork:
-    """The pipelines in a thread of their own; its futures are done one after another.
-
-    It is the `Era` of the runs that record it: their steps wait for what is on its way already.
+class LocalWork(FollowedWork):
+    """The pipelines in a thread of their own.
 
     Attributes:
         run_id: The Dagster run that loads the books, and what provenance rows name.
         arrivals: What lies at the paths.
-        loaded: What became of the books.
-        ministers: What became of the minister files; None if the loading stopped before them.
-        indexes: What became of views and indexes.
 
     Args:
         paths: Landing folders, books' folders, or files.
@@ -107,16 +93,15 @@ class LocalWork:
         options: IngestOptions,
         report: Callable[[Progress], None],
     ) -> None:
+        super().__init__()
         self.run_id = str(uuid4())
         self.options = options
         self.arrivals: Future[Arrivals] = Future()
-        self.loaded: Future[Loaded] = Future()
-        self.ministers: Future[MinistersReport | None] = Future()
-        self.indexes: Future[list[DomainIndexReport]] = Future()
         self._paths = paths
         self._settings = settings
         self._tell = report
-        self._progress: Progress | None = None
+        self._begun = threading.Event()
+        self._noteworthy = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="era-ingest", daemon=True)
@@ -141,64 +126,50 @@ class LocalWork:
                 self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join()
 
-    def nothing_to_record(self, head_start_s: float) -> bool:
-        """Say whether all is over within a time and nothing was changed; raise what went wrong before that."""
-        futures: tuple[Future[Any], ...] = (self.loaded, self.ministers, self.indexes)
-        if wait(futures, timeout=head_start_s).not_done:
-            return False
+    def may_be_worth_recording(self) -> bool:
+        """Wait until books are at work, or all is over; False if nothing was changed by then.
+
+        Raises:
+            EraError: What went wrong before that.
+        """
+        self._begun.wait()
+        return self._ended is None or self.is_worth_recording()
+
+    def is_worth_recording(self) -> bool:
+        """Wait until anything is changed, or all is over; say whether anything was.
+
+        Raises:
+            EraError: What went wrong before that.
+        """
+        self._noteworthy.wait()
+        if self._ended is None:
+            return True
         report = self.loaded.result().report
-        if any(book.status not in _QUIET for book in report.books) or report.error:
-            return False
+        if _are_noteworthy(report.books) or report.error:
+            return True
         ministers = self.ministers.result()
-        return not (ministers and ministers.published) and not self.indexes.result()
-
-    # The Era of the recorded runs: what they ask for is what this does anyway.
-
-    @property
-    def retries(self) -> bool:
-        """Never: the work is done once, and a person waits for it."""
-        return False
-
-    def load(self, work: BookWork, report: Callable[[Progress], None]) -> Loaded:
-        """Wait for the books; tell meanwhile how far they are."""
-        del work
-        while not self.loaded.done():
-            wait([self.loaded], timeout=TELL_S)
-            if self._progress is not None:
-                report(self._progress)
-        return self.loaded.result()
-
-    def build_ministers(self, domains: tuple[str, ...] | None) -> MinistersReport:
-        """Wait for the minister files."""
-        del domains
-        return self.ministers.result() or MinistersReport()
-
-    def refresh_indexes(self, domains: tuple[str, ...] | None) -> Sequence[DomainIndexReport]:
-        """Wait for views and indexes."""
-        del domains
-        return self.indexes.result()
-
-    def audit_ministers(self, domains: tuple[str, ...] | None) -> Sequence[Finding]:
-        """Nothing: the files were written from these rows a moment ago; `era verify` compares them."""
-        del domains
-        return ()
+        return bool(ministers and ministers.published) or bool(self.indexes.result())
 
     def _report(self, progress: Progress) -> None:
-        self._progress = progress
+        self.progress = progress
+        self._begun.set()
+        if progress.texts_known or _are_noteworthy(progress.books):
+            self._noteworthy.set()
         self._tell(progress)
 
     def _run(self) -> None:
-        futures: tuple[Future[Any], ...] = (self.arrivals, self.loaded, self.ministers, self.indexes)
         try:
             asyncio.run(self._main())
         except BaseException as error:  # noqa: BLE001 - the thread's boundary: whoever waits for a result gets it
             first = _first_of(error)
             cause: BaseException = CancelledError() if isinstance(first, asyncio.CancelledError) else first
-            for future in futures:
-                if not future.done():
-                    future.set_exception(cause)
+            if not self.arrivals.done():
+                self.arrivals.set_exception(cause)
+            self.fail(cause)
         finally:
             self._ended = time.monotonic()
+            self._begun.set()
+            self._noteworthy.set()
 
     async def _main(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
@@ -206,7 +177,6 @@ class LocalWork:
             arrivals = await resolve_paths(
                 services, self._paths, run_id=self.run_id, allow_removals=self.options.allow_removals
             )
-            self.arrivals.set_result(arrivals)
             work = BookWork(
                 slugs=tuple(source.slug for source in arrivals.sources),
                 removed=arrivals.removed,
@@ -214,6 +184,8 @@ class LocalWork:
                 force=self.options.force,
                 retry_refused=self.options.retry_refused,
             )
+            self.order.set_result(work)
+            self.arrivals.set_result(arrivals)
             found = {source.slug: source for source in arrivals.sources}
             loaded = await load_found(services, work, found, arrivals.removed, self._report)
             await self._follow_up(services, work, loaded)
@@ -234,6 +206,10 @@ class LocalWork:
         async with asyncio.TaskGroup() as group:
             for step in (audit, build, index):
                 group.create_task(step())
+
+
+def _are_noteworthy(books: Sequence[BookReport]) -> bool:
+    return any(book.status not in _QUIET for book in books)
 
 
 def _first_of(error: BaseException) -> BaseException:

@@ -1,4 +1,4 @@
-"""The Dagster runs of ``era ingest``: executed in this process, on work that is under way already."""
+"""The Dagster runs of ``era ingest``: executed in this process, on work that is under way elsewhere."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from era_ingest.store.embedded.waiting import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
 
     from dagster_shared.error import SerializableErrorInfo
 
-    from era_ingest.orchestration.local_run import LocalWork
+    from era_ingest.pipelines.work import BookWork, Era
     from era_ingest.settings import Settings
 
 _MINISTERS_JOB = dg.define_asset_job(
@@ -35,8 +36,13 @@ SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 LAUNCHED_BY = {"era/launched_by": "era ingest"}
 
 
-def record_runs(settings: Settings, work: LocalWork) -> tuple[str, ...]:
+def record_runs(settings: Settings, order: Future[BookWork], era: Era) -> tuple[str, ...]:
     """Record what is on its way as runs of ``ingest`` and, if domains were built, of ``ministers``; return their ids.
+
+    Args:
+        settings: Where the instance is.
+        order: What is loaded; waited for when everything is ready.
+        era: Waits for what came of it.
 
     Raises:
         EraError: Dagster's storage cannot be opened, or the work failed.
@@ -44,34 +50,30 @@ def record_runs(settings: Settings, work: LocalWork) -> tuple[str, ...]:
     definitions = dg.Definitions(
         assets=[load_books, minister_files, domain_index],
         jobs=[ingest_job, _MINISTERS_JOB],
-        resources={"era": work},
+        resources={"era": era},
         executor=dg.in_process_executor,
     )
+    ingest, ministers_job = (definitions.resolve_job_def(name) for name in (INGEST_JOB, MINISTERS_JOB))
     with _open_patiently(settings) as instance:
-        arrivals = work.arrivals.result()
-        register(instance, BOOKS, [source.slug for source in arrivals.sources])
+        work = order.result()
+        register(instance, BOOKS, work.slugs)
         config = {
-            "books": [source.slug for source in arrivals.sources],
-            "removed": list(arrivals.removed),
-            "force": work.options.force,
-            "retry_refused": work.options.retry_refused,
+            "books": list(work.slugs),
+            "removed": list(work.removed),
+            "force": work.force,
+            "retry_refused": work.retry_refused,
         }
         run_ids = [
-            _execute(
-                definitions.resolve_job_def(INGEST_JOB),
-                instance,
-                config={"ops": {"load_books": {"config": config}}},
-                run_id=work.run_id,
-            )
+            _execute(ingest, instance, config={"ops": {"load_books": {"config": config}}}, run_id=work.run_id)
         ]
-        ministers, indexes = work.ministers.result(), work.indexes.result()
-        files = list(ministers.published) if ministers else []
+        ministers, indexes = era.build_ministers(None), era.refresh_indexes(None)
+        files = list(ministers.published)
         domains = [*files, *(report.domain for report in indexes)]
         if domains:
             register(instance, DOMAINS, domains)
             run_ids.append(
                 _execute(
-                    definitions.resolve_job_def(MINISTERS_JOB),
+                    ministers_job,
                     instance,
                     config=domains_config(files=files, indexes=[report.domain for report in indexes]),
                     tags={PARTITION_TAG: domains[0]},

@@ -9,13 +9,21 @@ from era_ingest.core.names import DomainName
 from era_ingest.pipelines.retrying import patient, retry_transient
 from era_ingest.store import views
 from era_ingest.store.domains import category_counts, domain_states, mark_indexed
-from era_ingest.store.indexes import IndexReport, ensure_domain_index, ensure_words_index
+from era_ingest.store.indexes import (
+    IndexReport,
+    ensure_domain_index,
+    ensure_words_index,
+    index_name,
+    list_indexes,
+    settled,
+)
 from era_ingest.store.models import active_model
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from era_ingest.pipelines.services import Services
+    from era_ingest.store.models import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,47 +61,81 @@ async def refresh_domain_indexes(
 ) -> list[DomainIndexReport]:
     """Look after domains, and after the indexes over all of them; None: those that are stale."""
     names = await stale_indexes(services) if domains is None else sorted(set(domains))
+    if not names:
+        return []
     await retry_transient(lambda: views.ensure_views(services.database, names))
-    reports = [await refresh_domain_index(services, name) for name in names]
-    if names:
-        await _refresh_indexes_of_all(services)
-        await retry_transient(lambda: views.drop_empty_views(services.database, names))
+    survey = await _look_at(services, names)
+    await _mark(services, {name: no for name, no in survey.changes.items() if name in survey.settled})
+    reports = []
+    for name in names:
+        index = survey.settled.get(name)
+        if index is None and survey.model is not None:
+            index = await _ensure(services, survey.model, name)
+            await _mark(services, {name: survey.changes[name]} if name in survey.changes else {})
+        rows = survey.rows[name]
+        reports.append(DomainIndexReport(name, rows, index, DomainName(name).view.value if rows else None))
+    if survey.model is not None:
+        await _ensure(services, survey.model, None)
+        await _ensure_words(services, survey.model)
+    await retry_transient(lambda: views.drop_empty_views(services.database, names))
     return reports
 
 
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """How domains stand.
+
+    Attributes:
+        model: The model that readers see; None before the first.
+        changes: Which change of each domain this is about.
+        rows: Rows with a vector, by domain and category.
+        settled: What becomes of the indexes to which nothing is to be done.
+    """
+
+    model: Model | None
+    changes: dict[str, int]
+    rows: dict[str, dict[str, int]]
+    settled: dict[str, IndexReport]
+
+
 @patient
-async def refresh_domain_index(services: Services, domain: str) -> DomainIndexReport:
-    """Create the view of a domain, build or drop its index as its size asks for, count its rows."""
+async def _look_at(services: Services, names: Collection[str]) -> _Survey:
+    """Look at all domains at once: most of them have too few rows for an index, or have one."""
     async with services.database.connection() as conn:
-        state = (await domain_states(conn, [domain])).get(domain)
+        states = await domain_states(conn, names)
+        changes = {name: state.change_no for name, state in states.items()}
         model = await active_model(conn)
-        rows = await category_counts(conn, domain)
-    index = None
-    if model is not None:
-        index = await ensure_domain_index(
-            services.database,
-            model,
-            domain,
-            min_rows=services.settings.index_min_rows,
-            memory_mb=services.settings.index_memory_mb,
-        )
-    if state is not None:
+        rows = await category_counts(conn, names)
+        if model is None:
+            return _Survey(None, changes, rows, {})
+        found = await list_indexes(conn, model)
+    done = {}
+    for name in names:
+        index, total = index_name(model, name).value, sum(rows[name].values())
+        min_rows = services.settings.index_min_rows
+        if (action := settled(model, total, min_rows=min_rows, valid=found.get(index))) is not None:
+            done[name] = IndexReport(index, total, action)
+    return _Survey(model, changes, rows, done)
+
+
+@patient
+async def _mark(services: Services, looked_after: Mapping[str, int]) -> None:
+    if looked_after:
         async with services.database.connection() as conn:
-            await mark_indexed(conn, domain, state.change_no)
-    view = DomainName(domain).view.value if rows else None
-    return DomainIndexReport(domain, rows, index, view)
+            await mark_indexed(conn, looked_after)
 
 
 @patient
-async def _refresh_indexes_of_all(services: Services) -> None:
-    async with services.database.connection() as conn:
-        model = await active_model(conn)
-    if model is not None:
-        await ensure_domain_index(
-            services.database,
-            model,
-            None,
-            min_rows=services.settings.index_min_rows,
-            memory_mb=services.settings.index_memory_mb,
-        )
-        await ensure_words_index(services.database, model)
+async def _ensure(services: Services, model: Model, domain: str | None) -> IndexReport:
+    return await ensure_domain_index(
+        services.database,
+        model,
+        domain,
+        min_rows=services.settings.index_min_rows,
+        memory_mb=services.settings.index_memory_mb,
+    )
+
+
+@patient
+async def _ensure_words(services: Services, model: Model) -> None:
+    await ensure_words_index(services.database, model)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from typing import TYPE_CHECKING
 
-from era_ingest.clients.driver import EmbeddingClient
-from era_ingest.clients.factory import build_embedder, build_limiter
+from era_ingest.clients.factory import build_embedder
 from era_ingest.errors import EraError
 from era_ingest.logs import bound
-from era_ingest.pipelines.flow import IngestFlow
-from era_ingest.pipelines.meter import Meter
-from era_ingest.pipelines.planning import Plan, plan_books, read_planned
+from era_ingest.pipelines.planning import plan_books
 from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, Stage
 from era_ingest.pipelines.retrying import patient
-from era_ingest.pipelines.sharing import sharing_limiter
-from era_ingest.pipelines.steps import DatabaseSteps
 from era_ingest.pipelines.telemetry import Telemetry, telling
 from era_ingest.store import books, models, quarantine
 from era_ingest.store.domains import stale_domains
@@ -26,12 +20,9 @@ from era_ingest.store.domains import stale_domains
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from era_ingest.clients.backend import Embedder
     from era_ingest.pipelines.report import IngestRequest, Progress
     from era_ingest.pipelines.services import Services
     from era_ingest.store.books import LoadCounts
-
-_LEAST_TEXTS_FOR_SPEED = 100
 
 _log = logging.getLogger(__name__)
 
@@ -89,10 +80,13 @@ async def _ingest(
         plan = await plan_books(services, request, embedder.name)
         result.model = embedder.name
         result.books += plan.unchanged
+        model = plan.model
         if plan.work:
-            await _work(services, request, plan, embedder, report, result, telemetry)
-        elif Stage.VECTOR_TABLES in request.stages and plan.model is not None:
-            await _activate(services, plan.model)
+            from era_ingest.pipelines.working import work_on  # where nothing changed nobody waits for it
+
+            model = await work_on(services, request, plan, embedder, report, result, telemetry)
+        if result.error is None and Stage.VECTOR_TABLES in request.stages and model is not None:
+            await _activate(services, model)
     finally:
         await embedder.aclose()
     await _look_around(services, result)
@@ -110,70 +104,6 @@ async def _look_around(services: Services, result: IngestReport) -> None:
         result.changed_domains |= {state.domain for state in await stale_domains(conn)}
     for book in present:
         book.quarantined = counts.get(book.book, 0)
-
-
-async def _work(
-    services: Services,
-    request: IngestRequest,
-    plan: Plan,
-    embedder: Embedder,
-    report: Callable[[Progress], None],
-    result: IngestReport,
-    telemetry: Telemetry,
-) -> None:
-    """Run the flow over the books that need it."""
-    if plan.model is not None:
-        embedder.dimensions = plan.model.dimensions  # the first reply does not decide, if another run has
-    limiter = build_limiter(services.settings)
-    async with sharing_limiter(limiter, embedder, services.database, rng=random.Random()) as shared:  # noqa: S311
-        client = EmbeddingClient(embedder, shared, settings=services.settings)
-        await _flow(services, request, plan, client, report, result, telemetry)
-
-
-async def _flow(
-    services: Services,
-    request: IngestRequest,
-    plan: Plan,
-    client: EmbeddingClient,
-    report: Callable[[Progress], None],
-    result: IngestReport,
-    telemetry: Telemetry,
-) -> None:
-    embedder = client.embedder
-    steps = DatabaseSteps(services, request, embedder, plan.model, result)
-    flow = IngestFlow(steps, client if Stage.EMBEDDINGS in request.stages else None)
-    meter = Meter(
-        flow,
-        client,
-        result,
-        total=len(request.sources) + len(request.removed),
-        total_bytes=sum(source.size for source in plan.work),
-        price=services.settings.embed_price,
-    )
-    telemetry.follow(client, meter)
-    ticking = asyncio.create_task(meter.tick(report))
-    try:
-        result.error = await flow.run(read_planned(services, request, plan, result))
-        if result.error is None:
-            await steps.finish()
-        if result.error is None and Stage.VECTOR_TABLES in request.stages and steps.model is not None:
-            await _activate(services, steps.model)
-        await _note_speed(services, steps.model, client, meter.elapsed_s)
-    finally:
-        await steps.aclose()
-        ticking.cancel()
-        report(meter.picture())
-        meter.summarise(result)
-
-
-@patient
-async def _note_speed(
-    services: Services, model: models.Model | None, client: EmbeddingClient, elapsed_s: float
-) -> None:
-    """Keep the run's speed for the next plan, if it embedded enough to tell."""
-    if model is not None and client.stats.texts >= _LEAST_TEXTS_FOR_SPEED and elapsed_s > 0:
-        async with services.database.connection() as conn:
-            await models.note_speed(conn, model, client.stats.texts / elapsed_s)
 
 
 @patient

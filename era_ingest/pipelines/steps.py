@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from era_ingest.clients.size_check import mismatch
 from era_ingest.errors import EraError, PermanentError
 from era_ingest.logs import bound
-from era_ingest.pipelines.planning import report_of
+from era_ingest.pipelines.planned_reading import report_of
 from era_ingest.pipelines.report import BookStatus, Stage
 from era_ingest.pipelines.retrying import patient, retry_transient
 from era_ingest.store import books, embeddings, models, quarantine, views

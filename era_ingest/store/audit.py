@@ -200,7 +200,7 @@ async def check_quarantine(conn: AsyncConnection[Any], books: Collection[str] | 
 
 
 async def check_structure(conn: AsyncConnection[Any]) -> list[Finding]:
-    """Find tables without a model, models without a table, domains without a view, broken indexes."""
+    """Find tables or vectors without a model, models without a table, domains without a view, broken indexes."""
     findings = []
     cursor = await conn.execute(
         """
@@ -215,6 +215,7 @@ async def check_structure(conn: AsyncConnection[Any]) -> list[Finding]:
     for table, extra in await cursor.fetchall():
         what = "A table of vectors that belongs to no model." if extra else "The table of a model is missing."
         findings.append(error("orphaned_table" if extra else "lost_table", table, what))
+    findings += await _check_owners(conn)
     model = await active_model(conn)
     if model is None:
         return findings
@@ -224,6 +225,25 @@ async def check_structure(conn: AsyncConnection[Any]) -> list[Finding]:
                 warning("broken_index", name, "Left over from a build that crashed. Run `era ingest`.")
             )
     return findings + await _check_views(conn, model)
+
+
+async def _check_owners(conn: AsyncConnection[Any]) -> list[Finding]:
+    """Find vectors of models that are not there; each model costs one look into the index, not its rows."""
+    cursor = await conn.execute(
+        """
+        with recursive stored (model_id) as (
+            select min(model_id) from era.embeddings
+            union all
+            select (select min(e.model_id) from era.embeddings as e where e.model_id > stored.model_id)
+            from stored where stored.model_id is not null
+        )
+        select model_id from stored where model_id is not null and model_id not in (select id from era.models)
+        """
+    )
+    return [
+        error("orphaned_vectors", str(number), "Vectors in the embedding store that belong to no model.")
+        for (number,) in await cursor.fetchall()
+    ]
 
 
 async def _check_views(conn: AsyncConnection[Any], model: Model) -> list[Finding]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.rows import class_row
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
     from psycopg import AsyncConnection
@@ -106,11 +106,15 @@ async def stale_domains(conn: AsyncConnection[Any]) -> list[DomainState]:
     return [state for state in (await domain_states(conn)).values() if state.files_stale or state.index_stale]
 
 
-async def mark_indexed(conn: AsyncConnection[Any], domain: str, change_no: int) -> None:
-    """Note that view and index of a domain were looked after at ``change_no``."""
+async def mark_indexed(conn: AsyncConnection[Any], looked_after: Mapping[str, int]) -> None:
+    """Note of domains at which ``change_no`` their view and index were looked after."""
     await conn.execute(
-        "update era.domains set indexed_no = %s where domain = %s and indexed_no < %s",
-        (change_no, domain, change_no),
+        """
+        update era.domains as d set indexed_no = n.change_no
+        from (select name, change_no from unnest(%s::text[], %s::bigint[]) as given (name, change_no)) as n
+        where d.domain = n.name and d.indexed_no < n.change_no
+        """,
+        (list(looked_after), list(looked_after.values())),
     )
 
 
@@ -124,13 +128,23 @@ async def count_rows(conn: AsyncConnection[Any], domain: str) -> int:
     return int(row[0])
 
 
-async def category_counts(conn: AsyncConnection[Any], domain: str) -> dict[str, int]:
-    """Return how many rows with a vector a domain has under the active model, by category."""
+async def category_counts(conn: AsyncConnection[Any], domains: Collection[str]) -> dict[str, dict[str, int]]:
+    """Return how many rows with a vector domains have under the active model, by domain and category.
+
+    One query for all, which finds the rows of each by its index; a domain without rows has no counts.
+    """
     cursor = await conn.execute(
         """
-        select category, count(*) from era.doctrine_embeddings_all where domains @> array[%s::text]
-        group by category order by category
+        select d.name, c.category, c.rows
+        from unnest(%s::text[]) as d (name)
+        cross join lateral (
+            select category, count(*) as rows from era.doctrine_embeddings_all
+            where domains @> array[d.name] group by category
+        ) as c order by d.name, c.category
         """,
-        (domain,),
+        (list(domains),),
     )
-    return {category: int(count) for category, count in await cursor.fetchall()}
+    counts: dict[str, dict[str, int]] = {domain: {} for domain in domains}
+    for domain, category, rows in await cursor.fetchall():
+        counts[domain][category] = int(rows)
+    return counts

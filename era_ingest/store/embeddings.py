@@ -11,12 +11,14 @@ from era_ingest.errors import PermanentError, ResponseMismatchError
 from era_ingest.store.binary import COPY_HEADER, COPY_TRAILER, BytesArray
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from psycopg import AsyncConnection
 
 HASH_BYTES = 32
+_PIECE_ROWS = 256
+"""Rows that are encoded and sent at a time: 0.8 MB at 768 dimensions."""
 NORM_TOLERANCE = 1e-3
 """How far a vector's length may be from 1; the table's own constraint says the same."""
 
@@ -72,17 +74,18 @@ async def store_vectors(
     if not positions:
         return 0
     ordered = sorted(positions)
-    payload = encode_copy(model_id, ordered, checked[[positions[content_hash] for content_hash in ordered]])
+    rows = np.fromiter((positions[content_hash] for content_hash in ordered), np.intp, len(ordered))
     try:
         async with conn.transaction(), conn.cursor() as cursor:
             async with cursor.copy(f"copy era.embeddings {_COPY_COLUMNS}") as copy:
-                await copy.write(payload)
+                for piece in encode_copy(model_id, ordered, checked, rows):
+                    await copy.write(piece)
             return cursor.rowcount
     except errors.UniqueViolation:
-        return await _store_missing(conn, payload)
+        return await _store_missing(conn, encode_copy(model_id, ordered, checked, rows))
 
 
-async def _store_missing(conn: AsyncConnection[Any], payload: bytes) -> int:
+async def _store_missing(conn: AsyncConnection[Any], pieces: Iterable[bytes]) -> int:
     async with conn.transaction(), conn.cursor() as cursor:
         await cursor.execute(
             "create temporary table if not exists era_new_vectors "
@@ -90,7 +93,8 @@ async def _store_missing(conn: AsyncConnection[Any], payload: bytes) -> int:
         )
         await cursor.execute("delete from pg_temp.era_new_vectors")
         async with cursor.copy(f"copy pg_temp.era_new_vectors {_COPY_COLUMNS}") as copy:
-            await copy.write(payload)
+            for piece in pieces:
+                await copy.write(piece)
         await cursor.execute(
             """
             insert into era.embeddings (model_id, content_hash, embedding)
@@ -125,18 +129,29 @@ def check_vectors(vectors: NDArray[Any], *, count: int, dimensions: int | None =
     return array
 
 
-def encode_copy(model_id: int, hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> bytes:
-    """Return the rows in PostgreSQL's binary COPY format, made in one piece by numpy.
+def encode_copy(
+    model_id: int, hashes: Sequence[bytes], vectors: NDArray[np.float32], rows: NDArray[np.intp]
+) -> Iterator[bytes]:
+    """Yield rows in PostgreSQL's binary COPY format, made by numpy some hundreds at a time.
 
-    Every row has the same length: a count of fields, then each field behind its length, all big-endian
-    (PostgreSQL manual, COPY, "Binary Format"); a ``vector`` is its size, 16 unused bits and its floats
-    (pgvector, vector_send).
+    A piece fits into a processor's cache, and a large commit is never in memory a second time. Every row has the same
+    length: a count of fields, then each field behind its length, all big-endian (PostgreSQL manual, COPY, "Binary
+    Format"); a ``vector`` is its size, 16 unused bits and its floats (pgvector, vector_send).
+
+    Args:
+        model_id: The model's number.
+        hashes: SHA-256 digests, in the order of writing.
+        vectors: float32[n, d].
+        rows: The row of ``vectors`` that belongs to each hash.
+
+    Raises:
+        PermanentError: A hash is none.
     """
     if any(len(content_hash) != HASH_BYTES for content_hash in hashes):
         raise PermanentError(f"A content hash is not {HASH_BYTES} bytes long: it is no SHA-256 digest.")
     dimensions = vectors.shape[1]
-    rows = np.zeros(
-        len(hashes),
+    piece = np.zeros(
+        min(_PIECE_ROWS, len(hashes)),
         dtype=[
             ("fields", ">i2"),
             ("model_bytes", ">i4"),
@@ -149,12 +164,17 @@ def encode_copy(model_id: int, hashes: Sequence[bytes], vectors: NDArray[np.floa
             ("vector", ">f4", (dimensions,)),
         ],
     )
-    rows["fields"] = 3
-    rows["model_bytes"] = 2
-    rows["model"] = model_id
-    rows["hash_bytes"] = HASH_BYTES
-    rows["hash"] = np.frombuffer(b"".join(hashes), dtype=f"V{HASH_BYTES}")
-    rows["vector_bytes"] = 4 + 4 * dimensions
-    rows["dimensions"] = dimensions
-    rows["vector"] = vectors
-    return b"".join((COPY_HEADER, rows.tobytes(), COPY_TRAILER))
+    piece["fields"] = 3
+    piece["model_bytes"] = 2
+    piece["model"] = model_id
+    piece["hash_bytes"] = HASH_BYTES
+    piece["vector_bytes"] = 4 + 4 * dimensions
+    piece["dimensions"] = dimensions
+    yield COPY_HEADER
+    for start in range(0, len(hashes), _PIECE_ROWS):
+        chosen = slice(start, start + _PIECE_ROWS)
+        part = piece[: len(hashes[chosen])]
+        part["hash"] = np.frombuffer(b"".join(hashes[chosen]), dtype=f"V{HASH_BYTES}")
+        part["vector"] = vectors[rows[chosen]]
+        yield part.tobytes()
+    yield COPY_TRAILER

@@ -117,10 +117,8 @@ async def _ensure(
     """Build an index, drop it, or leave it as it is."""
     identifier = sql.Identifier("era", name.value)
     valid = await _is_valid(conn, name)
-    if valid and rows >= min_rows / 2:
-        return IndexAction.KEPT
-    if valid is None and rows <= min_rows:
-        return IndexAction.NONE
+    if (at_rest := _at_rest(rows, min_rows, valid)) is not None:
+        return at_rest
     cursor = await conn.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (_BUILD_LOCKS, name.value))
     row = await cursor.fetchone()
     if row is None or not row[0]:
@@ -134,6 +132,28 @@ async def _ensure(
     finally:
         await conn.execute("select pg_advisory_unlock(%s, hashtext(%s))", (_BUILD_LOCKS, name.value))
     return IndexAction.BUILT
+
+
+def settled(model: Model, rows: int, *, min_rows: int, valid: bool | None) -> IndexAction | None:
+    """Return what becomes of an ANN index where nothing is to be done; None where it must be built or dropped.
+
+    Args:
+        model: The model.
+        rows: Rows that the index covers, or would.
+        min_rows: Up to so many rows an exact scan is right.
+        valid: Whether it can be used; None: it is not there.
+    """
+    if model.dimensions > MAX_HALFVEC_DIMENSIONS:
+        return IndexAction.IMPOSSIBLE
+    return _at_rest(rows, min_rows, valid)
+
+
+def _at_rest(rows: int, min_rows: int, valid: bool | None) -> IndexAction | None:
+    if valid and rows >= min_rows / 2:
+        return IndexAction.KEPT
+    if valid is None and rows <= min_rows:
+        return IndexAction.NONE
+    return None
 
 
 async def list_indexes(conn: AsyncConnection[Any], model: Model) -> dict[str, bool]:

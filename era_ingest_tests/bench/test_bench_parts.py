@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from era_ingest.bench.growth import growth_mb
 from era_ingest.bench.load import BOOK_ROWS, bench_load, make_rows
 from era_ingest.bench.measure import Benchmark, Series, build_tables, collect, plot_seconds
 from era_ingest.bench.process import run_process
@@ -116,6 +118,23 @@ def test_the_bound_does_the_work_and_only_what_is_new(tmp_path: Path, database_u
         rows = connection.execute("select text, vector_dims(embedding) from public.bound").fetchall()
     assert {row[0] for row in rows} == set(change_sentences(sentences, 0.01, seed=2))
     assert {row[1] for row in rows} == {16}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells what other processes hold")
+def test_the_memory_of_children_counts() -> None:
+    """A program that holds 50 MB and starts another that does so too has a peak of more than 100 MB."""
+    hold = "import sys; held = bytearray(50_000_000); print('{}')"
+    both = f"{hold}; import subprocess as s; s.run([sys.executable, '-c', {hold + '; import time; time.sleep(.3)'!r}])"
+    assert run_process([sys.executable, "-c", both], os.environ).peak_mb > 100
+
+
+def test_growth_is_the_slope_of_the_second_half() -> None:
+    """What is filled once at the start is no growth."""
+    filled = [(second / 10, 100.0) for second in range(50)]
+    growing = [(second / 10, 100.0 + (second - 50) * 0.1) for second in range(50, 101)]
+    assert growth_mb([*filled, *growing], 1_000_000) == pytest.approx(1.0)
+    assert growth_mb([*filled, (5.0, 100.0)], 1_000_000) == pytest.approx(0.0)
+    assert growth_mb([], 100) == 0.0
 
 
 def test_a_program_that_fails_is_quoted() -> None:

@@ -54,6 +54,17 @@ def test_ingest_prints_ratios(runner: CliRunner) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_growth_tells_rows_and_memory(runner: CliRunner) -> None:
+    """As JSON; the program did what it says, and its memory was looked at."""
+    done = runner.invoke(cli, ["bench", "growth", "--texts", "6000", "--json"])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)["figures"]
+    assert figures["rows_per_s"]["median"] > 0
+    assert figures["peak_mb"]["median"] > figures["idle_mb"]["median"] > 0
+    assert figures["stage_load_s"]["median"] > 0
+
+
 def test_ingest_of_passages_stands_beside_peers(runner: CliRunner, tmp_path: Path) -> None:
     """In the table and the picture; here the peer is the bound again."""
     picture = tmp_path / "ingest.png"

@@ -119,6 +119,10 @@ async def test_empty_installation_has_no_finding(store: Store, tmp_path: Path) -
             "insert into era.models (name, backend, dimensions) values ('lost', 'x', 8)",
             {("lost_table", "vectors_2")},
         ),
+        (
+            "insert into era.embeddings select 7, content_hash, embedding from era.embeddings limit 1",
+            {("orphaned_vectors", "7")},
+        ),
     ],
 )
 async def test_damage_in_the_database_is_named(

@@ -82,7 +82,7 @@ async def test_changed_domains_are_stale_until_they_are_looked_after(store: Stor
             "peace": (True, True),
             "war": (False, True),
         }
-        await mark_indexed(conn, "war", states["war"].change_no)
+        await mark_indexed(conn, {"war": states["war"].change_no})
         assert [state.domain for state in await stale_domains(conn)] == ["peace"]
         assert await count_rows(conn, "peace") == 5
-        assert await category_counts(conn, "war") == {"passage": 1}
+        assert await category_counts(conn, ["war", "love"]) == {"war": {"passage": 1}, "love": {}}
