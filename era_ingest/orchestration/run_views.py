@@ -111,7 +111,7 @@ class RunViews:
         if run.status is not dg.DagsterRunStatus.FAILURE or WILL_RETRY_TAG in run.tags:
             return bool(run.is_complete_and_waiting_to_retry)
         undecided_s = self._clock() - (record.end_time or 0.0)
-        return self._instance.run_retries_enabled and undecided_s < DECIDED_AFTER_S
+        return bool(self._instance.run_retries_enabled) and undecided_s < DECIDED_AFTER_S
 
     def _events(self, run_id: str) -> list[dg.EventLogEntry]:
         found = self._instance.get_records_for_run(
