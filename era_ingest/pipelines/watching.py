@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from era_ingest.store.counters import LiveRun
     from era_ingest.store.database import Database
 
-WAIT_S: Final = 2.0
+WAIT_S: Final = 5.0
 """How long a part is waited for, and how long a statement may take, seconds."""
 COUNTED_EVERY_S: Final = 1.0
 RUNS_EVERY_S: Final = 10.0

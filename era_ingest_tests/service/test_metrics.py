@@ -193,7 +193,7 @@ def test_metrics_are_there_while_the_database_is_not(
             )  # what is kept is older than its time by the database's clock
         started = time.monotonic()
         found = scrape(served)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30  # not the 60 s of the pool and of Dagster's storage
         assert value(found, "era_up", part="database") == 0
         assert value(found, "era_up", part="run_queue") == 1
         assert not any(name == "era_texts_embedded_total" for name, _ in found)
