@@ -52,7 +52,13 @@ class Made:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def record(context: dg.AssetExecutionContext, asset: str, made: Sequence[Made]) -> None:
+def record(
+    context: dg.AssetExecutionContext,
+    asset: str,
+    made: Sequence[Made],
+    *,
+    definition: dg.AssetsDefinition | None = None,
+) -> None:
     """Write one materialization event a partition, as events of the running step.
 
     The step must not yield the asset's output as well: that would record every partition of the run's range.
@@ -61,9 +67,10 @@ def record(context: dg.AssetExecutionContext, asset: str, made: Sequence[Made]) 
         context: Of the step that made them.
         asset: The asset's name.
         made: In the order of recording; the last is shown as the asset's latest.
+        definition: Where the asset is defined; None: in this step.
     """
     key = dg.AssetKey(asset)
-    stamped = _provenance(context.assets_def, key)
+    stamped = _provenance(definition or context.assets_def, key)
     entries = [
         _entry(
             context,

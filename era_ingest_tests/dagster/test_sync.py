@@ -80,3 +80,17 @@ def test_an_empty_quarantine_says_so(house: House) -> None:
         for record in records
         if record.asset_materialization
     ] == [0]
+
+
+def test_a_domain_of_passages_only_is_complete_without_files(house: House) -> None:
+    """Plain text has no doctrine: its domain's row of the UI is whole, and no file is written."""
+    (house.landing / "notes.md").write_text("# One\n\n" + "Finish what was begun, and begin again. " * 30)
+    write_book(house.landing, "first")
+    assert house.load_what_arrived().success
+    assert house.run("ministers", the_request(house.tick(ministers_sensor))).success
+    domains = set(house.instance.get_dynamic_partitions("domains"))
+    assert domains == {"base", "ethics"}
+    for asset in ("minister_files", "domain_index"):
+        assert house.instance.get_materialized_partitions(dg.AssetKey(asset)) == domains
+    assert not (house.ministers / "base").exists()
+    assert unsynced(house.instance) == []

@@ -1,11 +1,12 @@
 """``minister_files`` and ``domain_index``: what is built a domain, from the database, when its rows changed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from era_ingest.core.model import Category
 from era_ingest.errors import EraError
 from era_ingest.orchestration import schemas
 from era_ingest.orchestration.assets.ingest import OWNERS
@@ -108,7 +109,24 @@ def domain_index(
     table = markdown_table(
         ("domain", "rows", "ANN index"), [(r.domain, r.total_rows, _index_of(r)) for r in rows]
     )
+    _record_without_files(context, reports)
     yield from _record(context, "domain_index", kept, {"run: domains": dg.MetadataValue.md(table)})
+
+
+def _record_without_files(context: dg.AssetExecutionContext, reports: Sequence[DomainIndexReport]) -> None:
+    """Record domains that have passages only as complete: no minister file is due for them."""
+    facts = {
+        "dagster/partition_row_count": 0,
+        "files": "none: minister files hold doctrine, and there is none",
+    }
+    made = [
+        Made(report.domain, facts)
+        for report in reports
+        if report.view is not None and set(report.rows) == {Category.PASSAGE}
+    ]
+    if made:
+        register(context.instance, DOMAINS, [item.partition for item in made])
+        record(context, "minister_files", made, definition=minister_files)
 
 
 def _index_of(report: DomainIndexReport) -> str:
