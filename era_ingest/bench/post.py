@@ -142,7 +142,7 @@ def _posting(settings: Settings) -> Iterator[Posting]:
 @contextmanager
 def _daemon(environment: Mapping[str, str]) -> Iterator[None]:
     """Run ``era dev`` for the length of a context."""
-    command = [sys.executable, "-m", "era_ingest", "dev", "--port", "0"]
+    command = [sys.executable, "-m", "era_ingest", "dev", "--port", "0", "--serve-port", "0"]
     with subprocess.Popen(  # noqa: S603 - this very program
         command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
