@@ -7,6 +7,7 @@ import math
 import pytest
 
 from era_ingest.bench.simulation.limits import TokenBucket
+from era_ingest.core.limiter.bracket import Bounds
 from era_ingest.core.limiter.cap import Cap, Doubt
 from era_ingest.core.limiter.contract import ServerHints
 from era_ingest.core.limiter.flight import NOTHING, Flight, Spend, Unit
@@ -280,6 +281,19 @@ def test_refused_at_equal_paces_a_client_is_alone() -> None:
         assert sharing.is_on
         sharing.hit(float(at), pace)
     assert not sharing.is_on
+
+
+@pytest.mark.parametrize(("per_s", "is_on"), [((20.1, 19.9, 20.0), False), ((20.0, 17.0, 22.0), True)])
+def test_one_refill_that_explains_three_epochs_is_ours_alone(
+    per_s: tuple[float, ...], *, is_on: bool
+) -> None:
+    """However unequal the paces: what others leave is never so even."""
+    sharing = Sharing()
+    sharing.vote(0.0, 2.0)
+    for at, (rate, pace) in enumerate(zip(per_s, (18.0, 27.0, 21.0), strict=True)):
+        sharing.hit(float(at), pace, Bounds(0.99 * rate, 1.01 * rate))
+    assert sharing.is_on is is_on
+    assert sharing.refill == (None if is_on else pytest.approx(20.0, rel=0.01))
 
 
 def test_marks_know_what_was_let_in_between() -> None:

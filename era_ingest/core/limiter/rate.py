@@ -298,7 +298,7 @@ class Rate:
         self._units.note(epoch, stand.since(anchor))
         self._vote(now, epoch, surprise=surprise)
         if self._sharing.is_on:
-            self._yield(now, epoch)
+            self._yield(now, stand, last)
         else:
             self._learn(now, stand, anchor, last, surprise=surprise)
         if epoch.requests >= FEW or was is not Phase.HOLD:
@@ -345,15 +345,16 @@ class Rate:
         else:
             self._measure(now, max(min(was, latest.high), proved))
 
-    def _yield(self, now: float, epoch: Epoch) -> None:
-        """Share the quota: cut, and grow from there."""
+    def _yield(self, now: float, stand: Stand, last: Stand) -> None:
+        """Share the quota: cut, and grow from there; or see that it is ours alone."""
         unit = self.unit
+        bounds = stand.bounds(last, unit, self._slack)
         if self._units.decide():
             self.estimate *= self._books.mean[self.unit] / self._books.mean[unit]
-        self.estimate *= self._sharing.hit(now, self.estimate)
+        self.estimate *= self._sharing.hit(now, self.estimate, bounds if unit is self.unit else None)
         self.phase = Phase.SHARE
         if not self._sharing.is_on:
-            self._measure(now, epoch.rate(self.unit))
+            self._measure(now, self._sharing.refill or stand.since(last).rate(self.unit))
 
     def _is_surprise(self, stand: Stand, last: Stand) -> bool:
         """Return whether the estimate allows for more than was let in, even if the bucket was full for long."""

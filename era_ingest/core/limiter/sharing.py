@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from era_ingest.core.limiter.flight import clamp
+
+if TYPE_CHECKING:
+    from era_ingest.core.limiter.bracket import Bounds
 
 CUT: Final = 0.75
 """What a refusal leaves of the pace."""
@@ -24,7 +27,11 @@ ALONE_S: Final = 150.0
 """After so long without a refusal nobody else is there, seconds."""
 SAME_HITS: Final = 4
 SAME: Final = 0.05
-"""So many refusals at paces within 5 % of each other are those of a limit that is ours alone."""
+"""So many refusals at paces within 5 % of each other are those of a limit that is ours alone ..."""
+SAME_EPOCHS: Final = 3
+"""... and so are those after so many times in which one refill explains what was let in ..."""
+EXACT: Final = 0.03
+"""... to within this share."""
 SURE: Final = 1.0
 MOST_VOTES: Final = 4.0
 
@@ -38,10 +45,13 @@ class Sharing:
     requests are refused. All grow alike, and the larger client is hit more often, so that the shares even
     out within a minute or two.
 
-    State. Votes 0 to 4, the time of the last refusal and of the last growth, the paces that were refused.
+    State. Votes 0 to 4, the time of the last refusal and of the last growth, the paces that were refused, and the
+    bounds of the times between them; ``refill``: units a second, once those showed that we are alone.
 
     Defaults. After 40 s without a refusal growth doubles, again and again. Alone after all: after 150 s without
-    one, or when four in a row came at paces within 5 %.
+    one, when four in a row came at paces within 5 %, or when one refill lies within the bounds (see `Bracket`)
+    of the last three times between refusals, each known to 3 %: what others leave is never so even, whereas a
+    bucket of ours alone refills alike however it is drawn from.
 
     Weak spot. Shares even out slowly; headers, or turns handed out by somebody, do better.
     """
@@ -49,6 +59,8 @@ class Sharing:
     def __init__(self) -> None:
         self._votes = 0.0
         self._paces: deque[float] = deque(maxlen=SAME_HITS)
+        self._epochs: deque[Bounds] = deque(maxlen=SAME_EPOCHS)
+        self.refill: float | None = None
         self._began_at = self._grown_at = self._hit_at = -math.inf
 
     @property
@@ -63,6 +75,8 @@ class Sharing:
         if self.is_on and not was:
             self._began_at = self._hit_at = self._grown_at = now
             self._paces.clear()
+            self._epochs.clear()
+            self.refill = None
 
     def grow(self, now: float, requests_per_s: float) -> float:
         """Return the factor by which the pace grows at ``now``."""
@@ -74,10 +88,26 @@ class Sharing:
         rate = max(rate, GROW_FIRST * math.exp((self._began_at - now) / SETTLE_S))
         return math.exp(span * rate * 2 ** min(DOUBLINGS, int(calm / CALM_S)))
 
-    def hit(self, now: float, pace: float) -> float:
-        """Return the factor by which a refusal at ``pace`` cuts it; refused at equal paces, we are alone."""
+    def hit(self, now: float, pace: float, bounds: Bounds | None = None) -> float:
+        """Return the factor by which a refusal at ``pace`` cuts it.
+
+        Args:
+            now: Seconds.
+            pace: Units a second.
+            bounds: What was let in since the last refusal proves, if we had been alone; None: nothing.
+        """
         self._hit_at = self._grown_at = now
         self._paces.append(math.log(pace))
         if len(self._paces) == SAME_HITS and max(self._paces) - min(self._paces) < SAME:
             self._votes = 0.0
+        if bounds is not None:
+            self._epochs.append(bounds)
+            self._compare()
         return CUT
+
+    def _compare(self) -> None:
+        """See whether one refill explains the latest epochs: then nobody else is there."""
+        low, high = max(one.low for one in self._epochs), min(one.high for one in self._epochs)
+        are_exact = all(one.high <= (1 + EXACT) * one.low for one in self._epochs)
+        if len(self._epochs) == SAME_EPOCHS and are_exact and low <= high:
+            self._votes, self.refill = 0.0, (low + high) / 2
