@@ -92,6 +92,9 @@ def test_a_starter_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_told_at_once() -> None:
     """By the option that chooses another; 0 is any free one."""
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match="--serve-port"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(ConfigurationError, match="--serve-port"),
+    ):
         find_port(taken.getsockname()[1], "--serve-port")
     assert find_port(0, "--port") > 0
