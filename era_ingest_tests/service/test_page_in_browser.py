@@ -118,7 +118,9 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(scene: Scene) -> Iterator[Browser]:
+    """A Chromium, opened after the scene is set: Playwright keeps a loop in our thread, and runs want their own."""
+    del scene
     with open_browser() as opened:
         yield opened
 

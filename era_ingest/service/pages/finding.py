@@ -1,6 +1,5 @@
 """Search, as a form and its results."""
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -52,9 +51,8 @@ async def search(
     status = 200
     if asked.text:
         try:
-            async with asyncio.timeout(parts.settings.serve_timeout_s):
-                found = await parts.searcher.find(asked)
-                results = show_results(found.hits, found.sources)
+            found = await parts.searcher.find(asked)
+            results = show_results(found.hits, found.sources)
         except EraError as refused:
             error, status = refused.message, problem_of(refused).status
     return render(
