@@ -4,7 +4,7 @@ A service of its own takes the posts, each a small book of its own. First one af
 daemon runs, so that this is what acceptance alone costs. Then, with ``era dev`` beside it, one book at a time on an
 idle machine, in parts: *post* until the answer; *queued* until the daemon takes the run; *launch* until the run's
 process says that it began (a Python with its imports); *to step* until it works on the book; *chunk*, *embed* and
-*load*, as the run measures them, within *step*, which is until the run ends. *Searchable* is from the post until a
+*load*, where the job tells them, within *step*, which is until the run ends. *Searchable* is from the post until a
 search finds the book.
 """
 
@@ -193,8 +193,8 @@ def _follow(posting: Posting, name: str, *, seed: int) -> dict[str, float]:
             time.sleep(_LOOK_EVERY_S)
     if status["state"] != "succeeded":
         raise EraError(f"The run of the book ended as {status['state']}: {status['error']}")
-    told = {stage["name"]: stage["seconds"] or 0.0 for stage in status["stages"]}
-    stages = {figure: told.get(name, 0.0) for name, figure in _STAGES.items()}
+    told = {stage["name"]: stage["seconds"] for stage in status["stages"]}
+    stages = {figure: told[name] for name, figure in _STAGES.items() if told.get(name) is not None}
     at = _event_times(posting.database, str(answer.json["job_id"]))
     ended_at = at["ended"]
     return {

@@ -63,8 +63,7 @@ def test_post_prints_the_parts_from_post_to_searchable(runner: CliRunner) -> Non
     posts, searchable = (json.loads(line) for line in done.stdout.splitlines())
     assert posts["figures"]["at_once_p95_s"]["median"] > 0
     parts = {name: series["median"] for name, series in searchable["figures"].items()}
-    assert all(parts[name] >= 0 for name in ("post_s", "queued_s", "launch_s", "to_step_s", "load_s"))
-    assert parts["chunk_s"] + parts["embed_s"] + parts["load_s"] <= parts["step_s"] * 1.1
+    assert all(parts[name] >= 0 for name in ("post_s", "queued_s", "launch_s", "to_step_s", "step_s"))
     assert parts["searchable_s"] >= parts["post_s"] + parts["queued_s"] + parts["launch_s"]
 
 
