@@ -44,7 +44,7 @@ test: $(VENV)/.dev models browser monitor  ## the whole test suite (short forms)
 test-long: $(VENV)/.dev models browser monitor  ## the long forms too (hours)
 	$(BIN)/python -m pytest
 
-torture: $(VENV)/.dev  ## the long forms of the fault tests (hours; ERA_TORTURE_COUNT, ERA_TORTURE_SEED)
+torture: $(VENV)/.dev  ## the long forms of the fault tests (hours; ERA_TORTURE_FACTOR, ERA_TORTURE_SEED)
 	$(BIN)/python -m pytest era_ingest_tests/faults -m slow
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
