@@ -37,8 +37,11 @@ def named(name: str) -> Family:
 
 
 def shortened(family: Family) -> Family:
-    """Return the family with runs of two minutes at most, where nothing happens late and learning is quick."""
-    if "window" in family.name or "no headers" in family.name:
+    """Return the family with runs of two minutes at most, where nothing happens late and learning is quick.
+
+    What takes seconds a round trip is held to a bar over 300 s: its start weighs more in less.
+    """
+    if any(slow in family.name for slow in ("window", "no headers", "2.5 s")):
         return family
 
     def draw(rng: Random) -> Scenario:
@@ -53,7 +56,7 @@ def shortened(family: Family) -> Family:
 def test_no_family_is_starved_or_pestered(family: Family) -> None:
     """One server of each row, mostly two minutes: nine tenths of what is possible, few refusals."""
     (outcome,) = run_family(shortened(family), ADAPTIVE, [SEED])
-    assert outcome.goodput >= min(0.87, family.bar.goodput - 0.03)
+    assert outcome.goodput >= min(0.9, family.bar.goodput - 0.03)
     assert outcome.refused <= 0.08
     assert outcome.fairness >= 0.5
     assert outcome.probes_per_s <= 1

@@ -136,9 +136,9 @@ class Bench:
 
 @pytest.mark.parametrize("rate", [5.0, 40.0])
 def test_refusals_teach_the_rate(rate: float) -> None:
-    """After a minute and a half the estimate is within 3 %, and hardly anything is refused in the next minute."""
+    """After a minute the estimate is within 3 %, and hardly anything is refused in the next minute."""
     bench = Bench(rate)
-    bench.run(90)
+    bench.run(60)
     assert bench.learner.estimate == pytest.approx(rate, rel=0.03)
     refused, let_in = bench.refused, bench.let_in
     bench.run(60)

@@ -54,7 +54,8 @@ class Search:
 
     Formula. The next rate is the middle of the bounds, or the upper one once they are within 30 %. Twelve
     requests without a refusal pass it at 0.9 of itself, sixty end a search between close bounds, and a
-    refusal bounds it as `Bracket` says. Without an upper bound a rate that passes is climbed from.
+    refusal bounds it as `Bracket` says; within 5 % the middle is taken, since the lower bound makes each probe find
+    a little more and climb for it. Without an upper bound a rate that passes is climbed from.
 
     State. The bracket, what had been sent when the present rate was tried first, and the refusals so far.
 
@@ -84,7 +85,7 @@ class Search:
         bracket, tried = self.bracket, sent - self._tried_from
         bracket.passed((epoch.accepted[unit] - BEYOND * mean) / epoch.span_s)
         if bracket.is_narrow:
-            return Verdict(Step.MEASURED, bracket.low)
+            return Verdict(Step.MEASURED, bracket.middle)
         if bracket.is_close:
             return Verdict(Step.MEASURED, self._at_least(rate)) if tried >= TRY_CLOSE else None
         if tried < TRY:
