@@ -7,12 +7,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from era_ingest.clients.size_check import mismatch
 from era_ingest.errors import EraError, PermanentError
 from era_ingest.logs import bound
 from era_ingest.pipelines.planned_reading import report_of
 from era_ingest.pipelines.report import BookStatus, Stage
 from era_ingest.pipelines.retrying import patient, retry_transient
+from era_ingest.pipelines.vector_size import find_vector_size
 from era_ingest.store import books, embeddings, models, quarantine, views
 from era_ingest.store.chunk_table import BookRows
 from era_ingest.store.claims import Claims
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _REFUSALS_LOGGED = 20
-_PROBE_TEXTS = ("dimensions", "another text")
 
 
 class DatabaseSteps:
@@ -188,14 +187,9 @@ class DatabaseSteps:
             self._viewed |= new
 
     async def _probe(self) -> Model:
-        """Learn the size of the model's vectors by two requests that agree."""
-        dimensions = self._embedder.dimensions
-        if dimensions is None:
-            sizes = [(await self._embedder.embed([text])).vectors.shape[1] for text in _PROBE_TEXTS]
-            if len(set(sizes)) > 1:
-                raise mismatch(*sizes)
-            dimensions = self._embedder.dimensions = int(sizes[0])
-        return await self._ensure_model(dimensions)
+        """Learn the size of the model's vectors, and register it."""
+        budget_s = self._services.settings.embed_retry_budget_s
+        return await self._ensure_model(await find_vector_size(self._embedder, budget_s))
 
     @patient
     async def _ensure_model(self, dimensions: int) -> Model:

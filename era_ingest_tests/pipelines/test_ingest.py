@@ -344,6 +344,32 @@ async def test_a_text_that_the_server_refuses_is_quarantined_by_itself(
             assert again.total("quarantined") == 1
 
 
+async def test_a_book_without_texts_outlasts_a_server_that_says_slow_down(
+    tmp_path: Path, database_url: str
+) -> None:
+    """It is the first of its model, so the vectors' size is asked for; two refusals do not end the run."""
+    landing = tmp_path / "bare"
+    landing.mkdir()
+    chapter = {"chapter_index": 1, "chapter_title": "Nothing yet", "raw_text": "", "domains": ["war"]}
+    (landing / "empty.json").write_text(
+        json.dumps({"title": "Empty", "chapters": [chapter]}), encoding="utf-8"
+    )
+    async with EmbeddingServer(ServerOptions(rules=(Rule(Fault.SLOW_DOWN, first=2),))) as server:
+        settings = _settings(
+            tmp_path,
+            database_url,
+            embedder="openai",
+            embed_url=server.url,
+            embed_model="m",
+            embed_dimensions=None,
+        )
+        async with open_services(settings) as services:
+            report = await _ingest(services, landing)
+            assert report.error is None
+            assert [book.status for book in report.books] == [BookStatus.LOADED]
+            assert server.stats.faults == 2
+
+
 async def test_a_wrong_key_stops_with_its_reason_and_keeps_what_is_done(
     tmp_path: Path, database_url: str, landing: Path
 ) -> None:
