@@ -38,6 +38,10 @@ HOLD_LEAST_S: Final = 15.0
 HOLD_LATENCIES: Final = 30
 HOLD_COMPARISONS: Final = 4
 """How long a level is held, at least: seconds, latencies, times as long as the comparison took."""
+SURE: Final = 0.1
+LONGER: Final = 2.0
+"""Where a comparison's standard error of ln(latency) is more than that, no hold is more times as long as the one before
+it since the last ramp: a knee that one noisy comparison has seen is not worth minutes, whatever another look costs."""
 SELDOM: Final = 4
 """Comparisons in a row that change nothing double the hold up to so many times."""
 NOTHING_NEW: Final = 0.06
@@ -109,8 +113,10 @@ class Pipe:
 
     Weak spots. A comparison costs the low arm's throughput: about 5 % of a few round trips at many workers, half of
     them at two. The hold after it is so long that this is half a percent of all, but a server of two workers that
-    take seconds first costs more. Latency that follows something other than the load (batches of very different size,
-    other people's traffic) is noise to it, which it answers with longer arms.
+    take seconds first costs more. After a noisy comparison the first holds are short instead: it may be wrong by a
+    factor (a pool of 28 was held at 7 for 140 s). A change that comes just as a hold begins and moves latency by
+    less than the noise is found at the next comparison only. Latency that follows something other than the load
+    (batches of very different size, other people's traffic) is noise to it, which it answers with longer arms.
 
     Args:
         uniform: Randomness, so that several clients do not measure in step.
@@ -136,6 +142,7 @@ class Pipe:
         self._confirmed = 0
         self._compared_from = self.target
         self._cruise_until = self._settled_at = 0.0
+        self._held_s = self._error = 0.0
         self._compared_since = self._comparison_s = 0.0
         self._low_s = self._lost_s = 0.0
         self._arm = Arm(8, 1, math.inf)
@@ -301,7 +308,7 @@ class Pipe:
 
     def _ramp_from(self, now: float, found: Finding, factor: float) -> None:
         self._ramp, self._seat, self._watch = Ramp(found, factor), Seat(), Watch()
-        self._confirmed = 0
+        self._confirmed, self._held_s = 0, 0.0
         self._ramp_to(now, factor * self.target)
 
     def _ramp_to(self, now: float, target: float) -> None:
@@ -361,7 +368,7 @@ class Pipe:
         assert self._low is not None
         self._comparison_s = now - self._compared_since
         low = self._low
-        self._jumped = None
+        self._jumped, self._error = None, found.latency_error_since(low)
         self._lost_s += self._low_s * max(0.0, 1 - low.per_s / found.per_s)
         step = self._seat.learn(self.target, low, found)
         if step.is_flat and self.target < self._top:
@@ -385,13 +392,20 @@ class Pipe:
     def _cruise(self, now: float, base_s: float | None) -> None:
         self.mode, self._watch = Mode.CRUISE, Watch(base_s)
         hold_s = self._hold_s() * min(SELDOM, 2**self._confirmed)
+        if self._error > SURE:
+            hold_s = min(hold_s, max(self._usual_s(), LONGER * self._held_s))
+        self._held_s = hold_s
         self._cruise_until = now + hold_s * (0.75 + 0.5 * self._uniform())
         self._next_arm()
 
     def _hold_s(self) -> float:
         """Return how long a level is held, seconds."""
-        usual_s = HOLD_LATENCIES * (self.latency_s or LATENCY_GUESS_S)
-        return max(HOLD_LEAST_S, usual_s, HOLD_COMPARISONS * self._comparison_s, self._lost_s / LOST)
+        return max(self._usual_s(), self._lost_s / LOST)
+
+    def _usual_s(self) -> float:
+        """Return how long a level is held that was never compared before, seconds."""
+        latencies_s = HOLD_LATENCIES * (self.latency_s or LATENCY_GUESS_S)
+        return max(HOLD_LEAST_S, latencies_s, HOLD_COMPARISONS * self._comparison_s)
 
     def _on_cruise(self, now: float, found: Finding) -> None:
         self._full.popleft()
