@@ -109,25 +109,25 @@ class Exchange:
         for task in self._waiting:
             task.cancel()
 
-    async def admit(self, batch: Batch[TextItem]) -> Admission:
-        """Wait for leave to spend a batch's tokens and to send it.
+    async def admit(self, batch: Batch[TextItem], *, ahead: bool = False) -> Admission:
+        """Wait for leave to spend a batch's tokens and to send it; ``ahead`` as ``Turnstile.enter`` has it.
 
         Raises:
             BudgetExceededError: The tokens of the run do not suffice for it.
         """
         amount = await self._purse.take(batch.tokens)
         try:
-            admission = await self._turnstile.enter(batch.tokens)
+            admission = await self._turnstile.enter(batch.tokens, ahead=ahead)
         except asyncio.CancelledError:
             self._purse.settle(amount, estimated=0.0)
             raise
         self._set_aside[admission] = amount
         return admission
 
-    async def admit_again(self, batch: Batch[TextItem]) -> Admission:
+    async def admit_again(self, batch: Batch[TextItem], *, ahead: bool = False) -> Admission:
         """Do as ``admit`` for what was sent before; ``stop`` ends the waiting."""
         with self._waits():
-            admission = await self.admit(batch)
+            admission = await self.admit(batch, ahead=ahead)
         self._stats.retries += 1
         return admission
 
@@ -139,12 +139,15 @@ class Exchange:
     def _settle(self, admission: Admission, estimated: float, counted: float | None = None) -> None:
         self._purse.settle(self._set_aside.pop(admission), estimated=estimated, counted=counted)
 
-    async def ask(self, batch: Batch[TextItem], admission: Admission | None = None) -> Answer | EraError:
+    async def ask(
+        self, batch: Batch[TextItem], admission: Admission | None = None, *, ahead: bool = False
+    ) -> Answer | EraError:
         """Send a batch until it is answered with anything but "slow down".
 
         Args:
             batch: What to send.
             admission: Leave to send it, where it was given already.
+            ahead: Replies wait for the answer before they can become durable: it goes before the others.
 
         Returns:
             The answer, or the TransientError or PermanentError of one failed request.
@@ -157,7 +160,7 @@ class Exchange:
         refusals = 0
         while True:
             if admission is None:
-                admission = await self.admit_again(batch)
+                admission = await self.admit_again(batch, ahead=ahead)
             outcome = await self._send(batch, admission)
             if not isinstance(outcome, RateLimitedError):
                 return outcome

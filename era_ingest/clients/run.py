@@ -76,7 +76,7 @@ class EmbeddingRun:
     async def run(self) -> None:
         """Embed everything; see ``EmbeddingClient.embed_all``."""
         self._committer.on_progress = self._progressed
-        self._turnstile.uncommitted = lambda: self._committer.waiting
+        self._turnstile.uncommitted = lambda: self._size.waiting + self._committer.waiting
         self._exchange.on_resume = self._changed.set
         committing = asyncio.create_task(self._committer.run())
         failure: BaseException | None = None

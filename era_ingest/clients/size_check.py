@@ -30,6 +30,9 @@ class SizeCheck:
         embedder: Gets the size once it is confirmed.
         exchange: Asks.
         backoff: Delays between repeats.
+
+    Attributes:
+        waiting: Replies that wait until the size is known: they are not durable, and so count as in flight.
     """
 
     def __init__(self, embedder: Embedder, exchange: Exchange, backoff: Backoff) -> None:
@@ -37,6 +40,7 @@ class SizeCheck:
         self._exchange = exchange
         self._backoff = backoff
         self._one_at_a_time = asyncio.Lock()
+        self.waiting = 0
 
     async def confirmed(self, answer: Answer) -> Answer | EraError:
         """Return the answer if its vectors have the model's size, else why not; a failure to find out counts too.
@@ -47,8 +51,12 @@ class SizeCheck:
         size = int(answer.reply.vectors.shape[1])
         known = self._embedder.dimensions
         if known is None:
-            async with self._one_at_a_time:
-                found = self._embedder.dimensions or await self._find_out(size)
+            self.waiting += 1
+            try:
+                async with self._one_at_a_time:
+                    found = self._embedder.dimensions or await self._find_out(size)
+            finally:
+                self.waiting -= 1
             if isinstance(found, EraError):
                 return found
             known = self._embedder.dimensions = found
@@ -71,7 +79,7 @@ class SizeCheck:
         failures = 0
         while True:
             try:
-                outcome = await self._exchange.ask(plain_sentence())
+                outcome = await self._exchange.ask(plain_sentence(), ahead=True)
             except BudgetExceededError:
                 return first
             if isinstance(outcome, Answer):

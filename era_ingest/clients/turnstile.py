@@ -5,7 +5,8 @@ the waiters. Whoever is first in line asks the gate, and asks again after every 
 the gate named has passed. An idle turnstile costs nothing.
 
 A crash embeds twice what is sent and not durable yet. So that this is no more than the limiter lets be in flight,
-replies that are still being committed count like requests in flight.
+replies that are not durable yet count like requests in flight. What they wait for may be a question to the server
+itself: such a question passes the others.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Turnstile:
         self._clock = clock
         self._sleep = sleep
         self._first_in_line = asyncio.Lock()
-        self._event: asyncio.Future[None] | None = None
+        self._events: set[asyncio.Future[None]] = set()
         self.in_flight = 0
         self.uncommitted: Callable[[], int] = lambda: 0
 
@@ -74,19 +75,30 @@ class Turnstile:
         """Requests that the limiter allows at present."""
         return self._limiter.state(self._clock()).limit
 
-    async def enter(self, cost: float) -> Admission:
-        """Wait for leave to send a request that costs so many tokens (>= 0)."""
+    async def enter(self, cost: float, *, ahead: bool = False) -> Admission:
+        """Wait for leave to send a request.
+
+        Args:
+            cost: What it costs, tokens, >= 0.
+            ahead: Replies wait for its answer before they can become durable: it stands in no line, and what is not
+                durable does not hold it.
+        """
+        if ahead:
+            return await self._ask_gate(cost, held=False)
         async with self._first_in_line:
-            while True:
-                now = self._clock()
-                wait_s = self._limiter.gate(now, cost)
-                if self._is_held(now):
-                    wait_s = LONGEST_WAIT_S  # a commit, which wakes us, comes first
-                elif wait_s <= 0:
-                    ticket = self._limiter.on_send(now, cost)
-                    self.in_flight += 1
-                    return Admission(ticket, now, self.in_flight, self._limiter.state(now).limit)
-                await self._next_event(min(wait_s, LONGEST_WAIT_S if self.in_flight else IDLE_WAIT_S))
+            return await self._ask_gate(cost, held=True)
+
+    async def _ask_gate(self, cost: float, *, held: bool) -> Admission:
+        while True:
+            now = self._clock()
+            wait_s = self._limiter.gate(now, cost)
+            if held and self._is_held(now):
+                wait_s = LONGEST_WAIT_S  # a commit, which wakes us, comes first
+            elif wait_s <= 0:
+                ticket = self._limiter.on_send(now, cost)
+                self.in_flight += 1
+                return Admission(ticket, now, self.in_flight, self._limiter.state(now).limit)
+            await self._next_event(min(wait_s, LONGEST_WAIT_S if self.in_flight else IDLE_WAIT_S))
 
     def succeed(self, admission: Admission, hints: ServerHints, cost: float | None) -> float:
         """Tell the limiter of a good reply; return its latency, seconds."""
@@ -104,8 +116,8 @@ class Turnstile:
 
     def wake(self) -> None:
         """Let the first in line ask again: something became durable."""
-        if self._event is not None:
-            _set(self._event)
+        for event in self._events:
+            _set(event)
 
     def _is_held(self, now: float) -> bool:
         """Say whether as much is sent and not durable as the limiter lets be in flight, and a commit is due."""
@@ -121,13 +133,14 @@ class Turnstile:
 
     async def _next_event(self, wait_s: float) -> None:
         """Wait for the next reply or failure, at most so many seconds."""
-        event = self._event = asyncio.get_running_loop().create_future()
+        event = asyncio.get_running_loop().create_future()
+        self._events.add(event)
         timer = asyncio.ensure_future(self._sleep(wait_s))
         timer.add_done_callback(lambda _: _set(event))
         try:
             await event
         finally:
-            self._event = None
+            self._events.discard(event)
             timer.cancel()
 
 

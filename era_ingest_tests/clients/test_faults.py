@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
 from era_ingest.clients.driver import ClientOptions, EmbeddingClient
+from era_ingest.clients.server_check import SENTENCE
 from era_ingest.core.limiter import FailureKind
 from era_ingest.core.limiter.fixed import FixedLimiter
 from era_ingest.core.retry import Backoff
@@ -34,6 +36,12 @@ from era_ingest_tests.clients.kit import (
 )
 from era_ingest_tests.server_faults import Fault, Rule
 from era_ingest_tests.servers import EmbeddingServer, ServerOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 PASSING = [
     Fault.SLOW_DOWN,
@@ -247,6 +255,29 @@ async def test_a_model_nobody_used_has_the_size_on_which_two_replies_agree(spoil
     assert notes.missing(texts) == []
     assert {len(vector) for vector in notes.vectors.values()} == {64}
     assert server.stats.texts <= 300 + spoilt * 64 + spoilt + 1
+
+
+@pytest.mark.parametrize("fault", [Fault.SLOW_DOWN, Fault.INTERNAL])
+async def test_replies_that_wait_for_a_models_size_count_as_in_flight(fault: Fault) -> None:
+    """The question for it is refused twice: meanwhile no more is sent than may be in flight, and it goes first."""
+    most_at_risk = 0
+
+    class Watch(Notes):
+        async def commit(self, hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+            nonlocal most_at_risk
+            most_at_risk = max(most_at_risk, server.stats.texts - len(self.vectors))
+            await super().commit(hashes, vectors)
+
+    rule = Rule(fault, text=SENTENCE, first=10)
+    async with EmbeddingServer(ServerOptions(rules=(rule,), latency_s=0.01)) as server:
+        one = embedder(server, batch_texts=10)
+        one.dimensions = None
+        texts = items(400)
+        notes, _ = await embed(one, texts, notes=Watch())
+    assert server.stats.faults > 0
+    assert notes.missing(texts) == []
+    questions = server.stats.faults + 1
+    assert most_at_risk <= 8 * 10 + questions
 
 
 async def test_what_was_finished_before_a_stop_is_committed() -> None:
