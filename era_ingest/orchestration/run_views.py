@@ -26,6 +26,13 @@ MAX_KEPT = 5_000
 DECIDED_AFTER_S = 60.0
 """A failed run of which nobody said for so long whether it is tried again is not."""
 
+_BUSY = {
+    Stage.BOOKS: "read",
+    Stage.CHUNKS: "chunk_files",
+    Stage.EMBEDDINGS: "embed",
+    Stage.VECTOR_TABLES: "load",
+}
+"""Under what a run's report counts the busy seconds of each stage."""
 _STATES = {
     dg.DagsterRunStatus.NOT_STARTED: JobState.QUEUED,
     dg.DagsterRunStatus.QUEUED: JobState.QUEUED,
@@ -184,7 +191,8 @@ class _Facts:
 
     def _stage(self, stage: Stage) -> StageProgress:
         made = self._made.get(stage.value)
-        seconds = None if made is None else made.get("run: busy seconds by stage", {}).get(stage.value)
+        busy = {} if made is None else made.get("run: busy seconds by stage", {})
+        seconds = busy.get(_BUSY[stage])
         if stage is not Stage.EMBEDDINGS:
             return StageProgress(stage.value, "books", int(made is not None), 1, seconds)
         if made is not None:

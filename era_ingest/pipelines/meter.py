@@ -111,6 +111,7 @@ class Meter:
         result.tokens = stats.tokens
         result.cost = self._cost
         result.limit = self._client.limiter_state.limit if stats.requests else None
+        result.stage_seconds["embed"] = stats.latency.sum_s
         result.samples = [
             Sample(sample.at_s, sample.latency_s, sample.in_flight, sample.limit)
             for sample in stats.samples.all()

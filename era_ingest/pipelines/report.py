@@ -161,7 +161,8 @@ class IngestReport:
         held_seconds: How long each part of the controller held requests back, by its name; ``nothing``: it was the
             texts, or the writing of vectors, that was waited for.
         seconds: Wall time.
-        stage_seconds: Busy time by stage; stages overlap, so that the sum may exceed ``seconds``.
+        stage_seconds: Busy time by what was done: ``read``, ``chunk_files``, ``embed`` (all good requests'
+            latencies), ``commit``, ``load``; they overlap, so that the sum may exceed ``seconds``.
         samples: Requests over time, thinned to a bounded number.
         changed_domains: Domains whose minister files or indexes are out of date, by this run or an earlier one.
         error: Why the run stopped before its end; None if it did not.

@@ -111,6 +111,7 @@ def test_a_book_is_accepted_loaded_and_searchable(
         0,
         None,
     )
+    assert all(stage["seconds"] is not None for stage in done["stages"])
     assert {stage["name"]: (stage["done"], stage["total"]) for stage in done["stages"]} == {
         "books": (1, 1),
         "chunks": (1, 1),
