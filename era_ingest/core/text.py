@@ -70,8 +70,12 @@ def clean_prose(text: str) -> Cleaned:
     block: list[str] = []
     chars = 0
     for separator, piece in _pieces(text):
-        if folded := _fold_space(tally.compose(piece)):
-            block += (separator, folded) if chars or blocks else (folded,)
+        visible = piece if tally.is_plain else tally.compose(piece)
+        folded = " ".join(visible.split()) if len(visible) <= _PIECE_CHARS else _fold_space(visible)
+        if folded:
+            if chars or blocks:
+                block.append(separator)
+            block.append(folded)
             chars += len(folded)
             if chars > _PIECE_CHARS:
                 blocks.append("".join(block))
@@ -103,7 +107,11 @@ def _pieces(text: str) -> Iterator[tuple[str, str]]:
     """Yield what stands between blank lines, long ones in pieces; each with what parts it from the last one."""
     begin = 0
     for parting in _PARAGRAPH_END.finditer(text):
-        yield from _cut(text, begin, parting.start())
+        end = parting.start()
+        if end - begin > _PIECE_CHARS:
+            yield from _cut(text, begin, end)
+        elif end > begin:
+            yield "\n\n", text[begin:end]
         begin = parting.end()
     yield from _cut(text, begin, len(text))
 
@@ -123,12 +131,16 @@ class _Tally:
 
     Args:
         text: The whole.
+
+    Attributes:
+        is_plain: There is nothing to remove and nothing to compose.
     """
 
     def __init__(self, text: str) -> None:
         self._nul = self._surrogates = self._controls = self._normalised = 0
-        self._is_plain = text.isascii()
+        self._is_ascii = text.isascii()
         self._has_unwanted = _UNWANTED.search(text) is not None
+        self.is_plain = self._is_ascii and not self._has_unwanted
         if self._has_unwanted:
             self._nul = text.count("\0")
             self._surrogates = sum(len(found[0]) for found in _SURROGATES.finditer(text))
@@ -138,7 +150,7 @@ class _Tally:
     def compose(self, part: str) -> str:
         """Return a part without what carries no text, composed; white space stays as it is."""
         result = _UNWANTED.sub("", part) if self._has_unwanted else part
-        if self._is_plain or unicodedata.is_normalized("NFC", result):
+        if self._is_ascii or unicodedata.is_normalized("NFC", result):
             return result
         bounded = _MAYBE_MARKS.sub(_bound_marks, result)
         self._controls += len(result) - len(bounded)
