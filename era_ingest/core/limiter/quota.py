@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from era_ingest.core.limiter.contract import ServerHints
     from era_ingest.core.limiter.flight import Uniform
 
-FRONT: Final = 32.0
-"""A window is spent at this multiple of the even pace, falling as it empties."""
+FRONT: Final = 8.0
+FRONT_ALONE: Final = 32.0
+"""A window is spent at this multiple of the even pace, falling as it empties; and one that is ours alone."""
 ALONE_BELOW: Final = 1.15
 """Company below which nobody else uses the quota."""
 SHARED: Final = (0.1, 3.0, 32.0)
@@ -140,7 +141,11 @@ class Quota:
         round_trips_s = calm * latency
         if mirror.is_window:
             left_s = mirror.ends_at - now
-            return level / max(min(SOONEST_S, latency), left_s / FRONT, min(round_trips_s, left_s / 2))
+            return level / max(
+                min(SOONEST_S, latency),
+                left_s / (FRONT if self._is_shared else FRONT_ALONE),
+                min(round_trips_s, left_s / 2),
+            )
         if not mirror.pairs:
             return level / max(SOONEST_S, round_trips_s)
         if mirror.refill <= 0:
