@@ -140,7 +140,7 @@ async def test_a_killed_run_loses_at_most_one_interval_and_nothing_counts_twice(
         }
 
         def watch() -> float:
-            with installation.serve() as served:
+            with installation.serve(serve_rate_per_s=0) as served:  # it is asked without a pause
                 command = [sys.executable, "-m", "era_ingest", "ingest", "-q", str(installation.landing)]
                 process = subprocess.Popen(
                     command,
