@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PROGRAM_TIMEOUT_S = 120.0
-LEAVE_TIMEOUT_S = 30.0
+LEAVE_TIMEOUT_S = 75.0
+"""A code server whose webserver was killed ends by itself when it has heard nothing for 45 s (Dagster's default)."""
 
 
 class Forge:
