@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
 import era_ingest
+from era_ingest.cli.app import load_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,3 +55,12 @@ def era(tmp_path: Path, database_url: str) -> Era:
         )
 
     return run
+
+
+@pytest.fixture
+def runner(tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """Run commands in this process, on the session's server."""
+    load_commands()
+    monkeypatch.setenv("ERA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ERA_DATABASE_URL", server_url)
+    return CliRunner()

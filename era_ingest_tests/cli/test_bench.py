@@ -7,22 +7,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner
 
 from era_ingest.cli import cli
-from era_ingest.cli.app import load_commands
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-@pytest.fixture
-def runner(tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    """Run commands in this process, on the session's server."""
-    load_commands()
-    monkeypatch.setenv("ERA_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ERA_DATABASE_URL", server_url)
-    return CliRunner()
+    from click.testing import CliRunner
 
 
 def test_load_prints_ratios(runner: CliRunner, tmp_path: Path) -> None:

@@ -6,17 +6,17 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner
 
 from era_ingest.bench.load_tool import _parse
 from era_ingest.bench.post import build_book
 from era_ingest.bench.search_corpus import DOMAINS, TOPICS, Corpus
 from era_ingest.cli import cli
-from era_ingest.cli.app import load_commands
 from era_ingest.errors import EraError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from click.testing import CliRunner
 
 HEY = """
 Summary:
@@ -30,15 +30,6 @@ Status code distribution:
   [200]\t580 responses
   [429]\t3 responses
 """
-
-
-@pytest.fixture
-def runner(tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    """Run commands in this process, on the session's server."""
-    load_commands()
-    monkeypatch.setenv("ERA_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ERA_DATABASE_URL", server_url)
-    return CliRunner()
 
 
 def test_search_prints_times_and_recall_by_filter(runner: CliRunner, tmp_path: Path) -> None:

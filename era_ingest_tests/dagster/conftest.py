@@ -12,9 +12,11 @@ from era_ingest.pipelines.ministers import MinistersReport
 from era_ingest.pipelines.report import BookReport, BookStatus, IngestReport, Progress
 from era_ingest.pipelines.work import BookWork, Loaded
 from era_ingest.settings import load_settings
+from era_ingest_tests.dagster.house import House, open_house
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     import dagster as dg
 
@@ -85,3 +87,14 @@ def quiet_instance(dagster_instance: dg.DagsterInstance) -> Iterator[dg.DagsterI
 def era() -> FakeEra:
     """The stand-in."""
     return FakeEra()
+
+
+@pytest.fixture
+def house(
+    quiet_instance: dg.DagsterInstance,
+    dagster_database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> House:
+    """An installation with an empty landing folder."""
+    return open_house(quiet_instance, dagster_database_url, tmp_path, monkeypatch)

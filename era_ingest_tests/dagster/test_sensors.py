@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import pytest
 
 from era_ingest.definitions import defs
 from era_ingest.orchestration import asking
@@ -17,20 +16,10 @@ from era_ingest.orchestration.resources import EraResource
 from era_ingest.orchestration.schedules import nightly_backfill
 from era_ingest.orchestration.sensors import landing_sensor, ministers_sensor
 from era_ingest_tests.dagster.corpus import write_book
-from era_ingest_tests.dagster.house import House, open_house, the_reason, the_request
+from era_ingest_tests.dagster.house import House, the_reason, the_request
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture
-def house(
-    quiet_instance: dg.DagsterInstance,
-    dagster_database_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> House:
-    return open_house(quiet_instance, dagster_database_url, tmp_path, monkeypatch)
+    import pytest
 
 
 def test_a_burst_is_one_run(house: House) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import dagster as dg
-import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
@@ -14,23 +11,9 @@ from era_ingest.orchestration.assets.landing import landing_catalog
 from era_ingest.orchestration.resources import EraResource
 from era_ingest.orchestration.sensors import landing_sensor, ministers_sensor
 from era_ingest_tests.dagster.corpus import write_book
-from era_ingest_tests.dagster.house import House, open_house, the_request
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from era_ingest_tests.dagster.house import House, the_request
 
 ASSETS = ("books", "chunks", "embeddings", "vector_tables", "minister_files", "domain_index")
-
-
-@pytest.fixture
-def house(
-    quiet_instance: dg.DagsterInstance,
-    dagster_database_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> House:
-    """An installation with an empty landing folder."""
-    return open_house(quiet_instance, dagster_database_url, tmp_path, monkeypatch)
 
 
 def unsynced(instance: dg.DagsterInstance) -> list[tuple[str, str, list[str]]]:

@@ -289,6 +289,18 @@ async def test_a_new_model_takes_over_in_one_step(tmp_path: Path, database_url: 
         assert len(hits) == 3
 
 
+def _served_by(server: EmbeddingServer, tmp_path: Path, database_url: str) -> Any:
+    """Return the settings of an OpenAI-compatible server and of a model that nobody has used."""
+    return _settings(
+        tmp_path,
+        database_url,
+        embedder="openai",
+        embed_url=server.url,
+        embed_model="m",
+        embed_dimensions=None,
+    )
+
+
 @pytest.mark.parametrize("backend", ["openai", "ollama"])
 async def test_over_the_network_each_distinct_text_is_sent_once(
     tmp_path: Path, database_url: str, landing: Path, backend: str
@@ -323,14 +335,7 @@ async def test_a_text_that_the_server_refuses_is_quarantined_by_itself(
     """The poison text is quarantined with the server's reason; the others load; again asks nothing."""
     _edit(_doctrine_file(landing), lambda chapters: chapters[0]["rules"].append("POISON ivy is not a hedge."))
     async with EmbeddingServer(ServerOptions(rules=(Rule(Fault.BAD_TEXT, text="POISON"),))) as server:
-        settings = _settings(
-            tmp_path,
-            database_url,
-            embedder="openai",
-            embed_url=server.url,
-            embed_model="m",
-            embed_dimensions=None,
-        )
+        settings = _served_by(server, tmp_path, database_url)
         async with open_services(settings) as services:
             report = await _ingest(services, landing)
             assert report.total("quarantined") == 1
@@ -355,14 +360,7 @@ async def test_a_book_without_texts_outlasts_a_server_that_says_slow_down(
         json.dumps({"title": "Empty", "chapters": [chapter]}), encoding="utf-8"
     )
     async with EmbeddingServer(ServerOptions(rules=(Rule(Fault.SLOW_DOWN, first=2),))) as server:
-        settings = _settings(
-            tmp_path,
-            database_url,
-            embedder="openai",
-            embed_url=server.url,
-            embed_model="m",
-            embed_dimensions=None,
-        )
+        settings = _served_by(server, tmp_path, database_url)
         async with open_services(settings) as services:
             report = await _ingest(services, landing)
             assert report.error is None
