@@ -158,11 +158,19 @@ class Recorder:
         with suppress(BrokenPipeError):  # it died; so says the missing answer
             write_message(self._process.stdin, message)
 
+    def _hang_up(self) -> None:
+        """End what is sent, which is what the process waits for before it ends."""
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+            self._process.stdin = None
+
     def _receive(self) -> Recorded:
         assert self._process.stdout is not None
         try:
             answer = read_message(self._process.stdout)
         except EOFError:
+            self._hang_up()
             answer = Recorded(
                 error=PermanentError(
                     f"The process that records the run in Dagster ended early (status {self._process.wait()}). "

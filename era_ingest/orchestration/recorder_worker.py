@@ -28,15 +28,19 @@ def main() -> None:
     """Take the settings and then messages; record; answer with one `Recorded`."""
     gc.set_threshold(50_000, 20, 50)  # see __main__
     atexit.register(gc.freeze)
-    requests = sys.stdin.buffer
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a hook that prints must not write into the answer
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a hook that prints must not write into the answer
+        _record(sys.stdin.buffer, answers)
+
+
+def _record(requests: IO[bytes], answers: IO[bytes]) -> None:
     work = RemoteWork()
     try:
         settings = read_message(requests)
         # what happens is logged by the program itself
         set_up(settings.log_format, settings.log_level or "error", secrets=settings.secrets)
-        threading.Thread(target=work.follow, args=(requests,), name="era-follow", daemon=True).start()
+        # not a daemon: one that still reads while the interpreter ends would have it abort
+        threading.Thread(target=work.follow, args=(requests,), name="era-follow").start()
         from era_ingest.orchestration.recorded import record_runs
 
         answer = Recorded(record_runs(settings, work.order, work))

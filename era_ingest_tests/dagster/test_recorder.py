@@ -52,14 +52,18 @@ def made(slug: str) -> BookReport:
     return BookReport(slug, slug.title(), BookStatus.LOADED, chapters=1, entries=2, rows_written=2)
 
 
-def test_what_it_is_told_becomes_a_run(settings: Settings, work: FollowedWork) -> None:
-    """Each book has its materializations, and the run is a success, when the ids come back."""
+def test_what_it_is_told_becomes_a_run(
+    settings: Settings, work: FollowedWork, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each book has its materializations, and the run is a success, when the ids come back; nothing is said."""
     work.progress = Progress(1, 2, books=[made("one")])
     work.loaded.set_result(Loaded(IngestReport([made("one"), made("two")], model="hashing/1")))
     work.ministers.set_result(None)
     work.indexes.set_result([])
     with Recorder(settings) as recorder:
         run_ids = recorder.record(work)
+    assert recorder._process.returncode == 0
+    assert capfd.readouterr().err == ""
     assert run_ids == (work.order.result().run_id,)
     with open_instance(settings) as instance:
         run = instance.get_run_by_id(run_ids[0])
@@ -88,6 +92,16 @@ def test_a_recorder_that_dies_is_told(settings: Settings, work: FollowedWork) ->
         recorder._process.kill()
         with pytest.raises(PermanentError, match=r"ended early \(status -9\)"):
             recorder.record(work)
+
+
+def test_a_recorder_that_fails_by_itself_is_told(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+    """An error that nobody foresaw stands on stderr; neither of the two processes waits for the other."""
+    work = FollowedWork()
+    work.order.set_result("no work at all")  # type: ignore[arg-type]
+    work.fail(StoreUnavailableError("away"))
+    with Recorder(settings) as recorder, pytest.raises(PermanentError, match=r"ended early \(status 1\)"):
+        recorder.record(work)
+    assert "AttributeError" in capfd.readouterr().err
 
 
 def test_a_recorder_that_was_not_needed_leaves_nothing(settings: Settings) -> None:
