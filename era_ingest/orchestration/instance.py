@@ -79,7 +79,12 @@ class _Pooled:
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         """Bound statements, in milliseconds; the stock method's pool also hands out dead connections."""
         self.statements_bounded = statement_timeout > 0
-        self._engine = _shared_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
+        self._engine = _shared_engine(self.url, statement_timeout, pool_recycle, max_overflow)
+
+    @property
+    def url(self) -> str:
+        """Return the URL of this storage's connections."""
+        return self.postgres_url
 
 
 @patient
@@ -95,7 +100,14 @@ class _Runs(_Pooled, PostgresRunStorage):
 
 @patient
 class _Events(_Pooled, PostgresEventLogStorage):
-    """Events, over the shared connections."""
+    """Events, over shared connections that do not wait for the disk."""
+
+    @property
+    def url(self) -> str:
+        """Return the URL of this storage's connections."""
+        target = sqlalchemy.make_url(self.postgres_url)
+        options = f"{target.query['options']} -c synchronous_commit=off"
+        return target.update_query_dict({"options": options}).render_as_string(hide_password=False)
 
 
 @patient
@@ -106,8 +118,8 @@ class _Schedules(_Pooled, PostgresScheduleStorage):
 class EraPostgresStorage(DagsterPostgresStorage):
     """Runs, events and schedules in schema ``dagster`` of the project's database.
 
-    A crash of the whole machine may lose its last half second of events (``synchronous_commit = off``, on
-    these connections only): Dagster's run monitoring then fails their runs. No row of a book is among them.
+    A crash of the server may lose the last half second of events (``synchronous_commit = off``, on their
+    connections only): Dagster's run monitoring then fails their runs. No run and no row of a book is among them.
     """
 
     def __init__(self, url: str, inst_data: ConfigurableClassData | None = None) -> None:
@@ -129,9 +141,8 @@ class EraPostgresStorage(DagsterPostgresStorage):
             self._run_storage = _Runs(self.postgres_url)
             self._event_log_storage = _Events(self.postgres_url)
             self._schedule_storage = _Schedules(self.postgres_url)
-        engine = _shared_engine(self.postgres_url)
         for part in (self._run_storage, self._event_log_storage, self._schedule_storage):
-            part._engine = engine  # noqa: SLF001 - the stock one connects anew for every statement
+            part._engine = _shared_engine(part.url)  # noqa: SLF001 - the stock one connects for every statement
         # Past the stock storage's own, which would make the three parts itself.
         super(DagsterPostgresStorage, self).__init__()  # type: ignore[no-untyped-call]
 
@@ -259,7 +270,7 @@ def sqlalchemy_url(url: str) -> str:
     except psycopg.Error as error:
         raise connection_error(error, url) from error
     texts = {name: str(value) for name, value in parts.items() if value is not None}
-    options = f"{texts.pop('options', '')} -c search_path={SCHEMA} -c synchronous_commit=off".strip()
+    options = f"{texts.pop('options', '')} -c search_path={SCHEMA}".strip()
     return sqlalchemy.URL.create(
         "postgresql+psycopg2",
         username=texts.pop("user", None),

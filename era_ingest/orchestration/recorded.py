@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import dagster as dg
+import sqlalchemy.exc
 
 from era_ingest.errors import PermanentError, StoreUnavailableError
 from era_ingest.orchestration.assets.domains import domain_index, minister_files
@@ -115,13 +116,18 @@ def _execute(
         PermanentError: A check found wrong rows, or Dagster itself failed.
         KeyboardInterrupt: Ctrl-C, which Dagster took for the run's end.
     """
-    result = job.execute_in_process(
-        instance=instance,
-        run_config={**SILENT, **config},
-        run_id=run_id,
-        tags={**LAUNCHED_BY, **(tags or {})},
-        raise_on_error=False,
-    )
+    try:
+        result = job.execute_in_process(
+            instance=instance,
+            run_config={**SILENT, **config},
+            run_id=run_id,
+            tags={**LAUNCHED_BY, **(tags or {})},
+            raise_on_error=False,
+        )
+    except (dg.DagsterError, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise PermanentError(
+            f"Dagster could not record the run: {str(error).strip()}. What was loaded is safe; run `era doctor`."
+        ) from error
     for event in result.all_events:
         if event.is_step_failure:
             failure = event.step_failure_data

@@ -85,11 +85,21 @@ def record(settings: Settings, work: LocalWork) -> tuple[str, ...]:
     if not work.may_be_worth_recording():
         return ()
     if _RECORDED in sys.modules:  # there is nothing to import any more
-        from era_ingest.orchestration.recorded import record_runs
-
-        return record_runs(settings, work.order, work) if work.is_worth_recording() else ()
+        return _record_here(settings, work) if work.is_worth_recording() else ()
     with Recorder(settings) as recorder:
         return recorder.record(work) if work.is_worth_recording() else ()
+
+
+def _record_here(settings: Settings, work: LocalWork) -> tuple[str, ...]:
+    """Record work in this process; what keeps it from being recorded does not stop it."""
+    from era_ingest.orchestration.recorded import record_runs
+
+    try:
+        return record_runs(settings, work.order, work)
+    except Exception:
+        for future in (work.loaded, work.ministers, work.indexes):
+            future.exception()
+        raise
 
 
 class Recorder:

@@ -53,8 +53,10 @@ def main() -> None:
         with open_instance(load_settings(home=Path(folder), database_url=lease.url)) as instance:
             sys.stdout.write(f"ours   {cost_ms(instance):6.1f} ms an event\n")
         os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "0"  # Dagster's own default
-        url = sqlalchemy_url(lease.url).replace("synchronous_commit%3Doff", "synchronous_commit%3Don")
-        overrides = {"storage": {"postgres": {"postgres_url": url}}, "telemetry": {"enabled": False}}
+        overrides = {
+            "storage": {"postgres": {"postgres_url": sqlalchemy_url(lease.url)}},
+            "telemetry": {"enabled": False},
+        }
         with dg.DagsterInstance.from_ref(InstanceRef.from_dir(folder, overrides=overrides)) as instance:
             sys.stdout.write(f"stock  {cost_ms(instance):6.1f} ms an event\n")
 

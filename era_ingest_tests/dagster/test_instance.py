@@ -13,7 +13,7 @@ import dagster as dg
 import psycopg
 import pytest
 import sqlalchemy
-from dagster_postgres import PostgresRunStorage
+from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
 
 from era_ingest.errors import ConfigurationError, StoreUnavailableError
 from era_ingest.orchestration.instance import EraPostgresStorage, open_instance, sqlalchemy_url
@@ -109,14 +109,23 @@ def test_a_lost_connection_is_replaced(
 def test_the_webserver_bounds_its_statements(dagster_instance: DagsterInstance) -> None:
     """A slow query of the UI ends at the webserver's limit, in Dagster's schema all the same."""
     dagster_instance.optimize_for_webserver(statement_timeout=1234, pool_recycle=600, max_overflow=10)
-    runs = dagster_instance.run_storage
-    assert isinstance(runs, PostgresRunStorage)
-    with runs.connect() as connection:
-        shown = [
+    assert _shown(dagster_instance.run_storage) == ["1234ms", "dagster", "on"]
+    assert _shown(dagster_instance.event_log_storage) == ["1234ms", "dagster", "off"]
+
+
+def test_a_run_is_on_disk_before_anybody_is_told(dagster_instance: DagsterInstance) -> None:
+    """Only events may be lost with a server that crashes: they are many, and a run without them is failed."""
+    assert _shown(dagster_instance.run_storage)[2] == "on"
+    assert _shown(dagster_instance.event_log_storage)[2] == "off"
+
+
+def _shown(storage: object) -> list[object]:
+    assert isinstance(storage, PostgresRunStorage | PostgresEventLogStorage)
+    with storage._engine.connect() as connection:
+        return [
             connection.execute(sqlalchemy.text(f"SHOW {name}")).scalar()
             for name in ("statement_timeout", "search_path", "synchronous_commit")
         ]
-    assert shown == ["1234ms", "dagster", "off"]
 
 
 def test_two_processes_may_make_the_tables_at_once(database_url: str) -> None:

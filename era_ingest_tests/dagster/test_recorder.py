@@ -94,7 +94,9 @@ def test_a_recorder_that_dies_is_told(settings: Settings, work: FollowedWork) ->
             recorder.record(work)
 
 
-def test_a_recorder_that_fails_by_itself_is_told(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_recorder_that_fails_by_itself_is_told(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
     """An error that nobody foresaw stands on stderr; neither of the two processes waits for the other."""
     work = FollowedWork()
     work.order.set_result("no work at all")  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ BACK_AT_WORK_S = 10.0
 CORPUS = 12
 DOMAINS = ("decision_making", "ethics", "gardening", "power", "trade", "war")
 TEXTS_A_REQUEST = 4
-LATENCY_S = 0.05
+LATENCY_S = 0.1
 CONNECTIONS = 16
 
 
@@ -189,9 +189,6 @@ def mistreated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("create extension vector")
         EraPostgresStorage(url)
-        from era_ingest.orchestration.instance import _shared_engine, sqlalchemy_url
-
-        _shared_engine(sqlalchemy_url(url)).dispose()
         yield home
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from era_ingest_tests.service_kit import Installation, Served
 
+AGAIN = 5
 MONITORING = FILE.parent
 UNPACKED = Path(sys.prefix) / "prometheus" / "usr" / "bin"
 
@@ -136,6 +137,10 @@ def write_book(installation: Installation, name: str) -> None:
     (installation.landing / f"{name}.json").write_text(json.dumps({"chapters": [chapter]}))
 
 
+def embedded(ask: Callable[[str], list[dict[str, Any]]]) -> float:
+    return sum(numbers(ask("era_texts_embedded_total")))
+
+
 def numbers(found: list[dict[str, Any]]) -> list[float]:
     return [float(series["value"][1]) for series in found]
 
@@ -143,7 +148,7 @@ def numbers(found: list[dict[str, Any]]) -> list[float]:
 async def test_every_query_of_dashboard_and_alerts_gives_data(
     installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two ingests while Prometheus looks on, a search, a book posted: no panel is empty, no rule asks for nothing."""
+    """Ingests while Prometheus looks on, a search, a book posted: no panel is empty, no rule asks for nothing."""
     async with EmbeddingServer(ServerOptions(dimensions=8)) as server:
         for name, value in {
             "ERA_EMBEDDER": "openai",
@@ -161,8 +166,6 @@ async def test_every_query_of_dashboard_and_alerts_gives_data(
 
 def _look(installation: Installation, served: Served, ask: Callable[[str], list[dict[str, Any]]]) -> None:
     wait_until(lambda: bool(ask("era_texts_embedded_total")))
-    write_book(installation, "two")
-    ingest(installation)
     assert served.ask("POST", "/v1/search", {"text": "patience"}).status == 200
     posted = {"chapters": [{"chapter_index": 0, "raw_text": "Posted.", "rules": ["a rule of every book"]}]}
     assert served.ask("POST", "/v1/ingest?book=three", posted).status == 202
@@ -172,16 +175,20 @@ def _look(installation: Installation, served: Served, ask: Callable[[str], list[
             "values ('four', 'four', '/', '/four', 'x', now() - interval '1 h')"
         )
     conditional = ("era_queue_waiting_since_timestamp_seconds", "era_landing_waiting_since_timestamp_seconds")
-    embedded = "increase(era_texts_embedded_total[1m]) > 0"
-    wait_until(lambda: all(ask(query) for query in (*conditional, embedded)))
-    empty = []
-    for panel in build_dashboard()["panels"]:
-        for target in panel.get("targets", ()):
-            found = numbers(ask(target["expr"].replace("$__rate_interval", "1m")))
-            if not any(number == number for number in found):  # noqa: PLR0124 - NaN is no figure
-                empty.append(f"{panel['title']}: {target['expr']}")
+    wait_until(lambda: all(ask(query) for query in conditional))
+    loads = 0
+    for loads in range(
+        1, AGAIN + 1
+    ):  # a rate is that of a series seen before; not every load waits for the same
+        write_book(installation, f"more {loads}")
+        before = embedded(ask)
+        ingest(installation)
+        while embedded(ask) == before:
+            time.sleep(0.1)
+        if not (empty := list(_empty_queries(ask))):
+            break
     assert not empty
-    assert numbers(ask("sum(era_books)")) == [2.0]
+    wait_until(lambda: numbers(ask("sum(era_books)")) == [loads + 2.0])  # the first, and the posted one
     wait_until(lambda: all(rule["health"] == "ok" for rule in ask("RULES")))
     names = {series["metric"]["__name__"] for series in ask('{job="era"}')}
     for rule in ask("RULES"):
@@ -190,6 +197,14 @@ def _look(installation: Installation, served: Served, ask: Callable[[str], list[
         assert asked <= names, f"{rule['name']} asks for what there is not: {asked - names}"
     page = served.ask("GET", "/metrics").body
     assert promtool("check", "metrics", given=page) == ""
+
+
+def _empty_queries(ask: Callable[[str], list[dict[str, Any]]]) -> Iterator[str]:
+    for panel in build_dashboard()["panels"]:
+        for target in panel.get("targets", ()):
+            found = numbers(ask(target["expr"].replace("$__rate_interval", "1m")))
+            if not any(number == number for number in found):  # noqa: PLR0124 - NaN is no figure
+                yield f"{panel['title']}: {target['expr']}"
 
 
 def _metric_names(query: str) -> Iterator[str]:
