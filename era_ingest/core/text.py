@@ -86,7 +86,7 @@ def clean_prose(text: str) -> Cleaned:
 
 def _is_clean(text: str) -> bool:
     """Say whether cleaning would change nothing; looks up to the first change."""
-    if _UNWANTED.search(text):
+    if text[:1].isspace() or text[-1:].isspace() or _UNWANTED.search(text):
         return False
     end = 0
     for separator, piece in _pieces(text):
