@@ -1,8 +1,8 @@
 """Workers of runs are forked from a warm process, which has imported Dagster and our definitions beforehand.
 
 A code server starts a new Python for each run, which imports for 1.5 s what the code server itself has long imported.
-With ``use_warm_workers`` the second run and those that follow are forked instead, which takes a tenth of that. All else is the
-code server's business as before: it starts, watches and cancels them, by Dagster's own code.
+With ``use_warm_workers`` the second run and those that follow are forked instead, in a fraction of that. All else is
+the code server's business as before: it starts, watches and cancels them, by Dagster's own code.
 
 The warm process is the standard library's fork server. It has one thread, no connection and no file of ours, so that
 forking it is safe; it imports what `warm_parent` imports. It belongs to one code server, so that "Reload" in the UI
