@@ -131,6 +131,7 @@ def load_commands() -> None:
     """Hang the commands on the root; each module does so when it is imported."""
     from era_ingest.cli import (  # noqa: F401
         bench,
+        bench_controller,
         bench_service,
         database,
         dev,

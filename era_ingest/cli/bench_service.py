@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from era_ingest.cli.app import run_async, settings_of
-from era_ingest.cli.bench import bench, print_tables
+from era_ingest.cli.bench import PLOT, bench, print_tables
 
-_PLOT = click.Path(path_type=Path, dir_okay=False, writable=True)
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @bench.command()
@@ -34,7 +35,7 @@ _PLOT = click.Path(path_type=Path, dir_okay=False, writable=True)
     help="Then let `hey` (a load tool; Debian has it) ask the service for so long by 1, 4 and 16 callers, at the last "
     "size.",
 )
-@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the 95th percentiles (PNG or SVG).")
+@click.option("--plot", type=PLOT, metavar="FILE", help="Draw the 95th percentiles (PNG or SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def search(
@@ -85,7 +86,7 @@ def search(
     show_default=True,
     help="Also from post to searchable, with `era dev` at work.",
 )
-@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the parts' seconds (PNG or SVG).")
+@click.option("--plot", type=PLOT, metavar="FILE", help="Draw the parts' seconds (PNG or SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print one object a line.")
 @click.pass_context
 def post(
