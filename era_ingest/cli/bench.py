@@ -20,7 +20,7 @@ PLOT = click.Path(path_type=Path, dir_okay=False, writable=True)
 
 @cli.group()
 def bench() -> None:
-    """Measure on this machine: the controller, loading, a whole ingestion.
+    """Measure on this machine: ingestion, searches, and others.
 
     Compare ratios rather than seconds, and only those of a quiet machine: the load average is printed.
     """
@@ -33,7 +33,7 @@ def bench() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def load(ctx: click.Context, runs: int, rows: int, plot: Path | None, *, as_json: bool) -> None:
-    """Compare loading with a raw binary COPY of the same rows.
+    """Compare loading with a raw COPY of the same rows.
 
     Works in scratch databases beside the configured one; they are dropped at the end.
     """
@@ -56,10 +56,11 @@ def load(ctx: click.Context, runs: int, rows: int, plot: Path | None, *, as_json
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def growth(ctx: click.Context, texts: int, *, as_json: bool) -> None:
-    """Measure rows a second, memory and its growth, and where the time goes, over very many texts.
+    """Measure speed and memory over very many texts.
 
-    `era ingest` as a whole process, with the `hashing` backend. Memory is that of the program and its children
-    together, beside what it holds for a hundred texts. A million take some minutes and 10 GB of disk.
+    Rows a second, memory and its growth, and where the time goes: `era ingest` as a whole process, with the
+    `hashing` backend. Memory is that of the program and its children together, beside what it holds for a
+    hundred texts. A million take some minutes and 10 GB of disk.
     """
     from era_ingest.bench.growth import bench_growth
 
@@ -102,11 +103,11 @@ def ingest(
     *,
     as_json: bool,
 ) -> None:
-    """Compare `era ingest`, as a whole process, with a program written by hand for the same work, and with peers.
+    """Compare `era ingest` with a hand-written script, and peers.
 
-    Against a local server of given latency; then again unchanged, and with about 1 % of the texts changed. Uses
-    scratch databases where ERA_DATABASE_URL says, else on a scratch embedded server. Other settings count:
-    preset, batch size, controller.
+    Each as a whole process, against a local server of given latency; then again unchanged, and with about 1 %
+    of the texts changed. Uses scratch databases where ERA_DATABASE_URL says, else on a scratch embedded server.
+    Other settings count: preset, batch size, controller.
 
     A peer is any program that takes FOLDER URL DATABASE_URL, brings the database up to date with the folder's
     books, and prints one JSON line with the texts that it embedded as "texts". It may keep files in the folder
@@ -150,9 +151,9 @@ def ingest(
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def embed(ctx: click.Context, runs: int, short: int, long: int, *, as_json: bool) -> None:
-    """Compare the local model in int8 with itself in float32: texts a second, and how alike the vectors are.
+    """Compare the local model in int8 with itself in float32.
 
-    Needs the model (`era models fetch`).
+    Texts a second, and how alike the vectors are. Needs the model (`era models fetch`).
     """
     from era_ingest.bench.embed import bench_embed
 

@@ -43,10 +43,11 @@ def controller(
     *,
     as_json: bool,
 ) -> None:
-    """Compare the adaptive controller with the latency rule, AIMD and a fixed number, in virtual time.
+    """Compare the controllers with each other, in virtual time.
 
-    Servers are drawn from families (workers, quotas, caps, outages...), one a seed. Goodput is relative to an
-    oracle's; `passed` counts the runs that held the family's bar. A seed takes one to two minutes of CPU.
+    Adaptive, the latency rule, AIMD and a fixed number. Servers are drawn from families (workers, quotas, caps,
+    outages...), one a seed. Goodput is relative to an oracle's; `passed` counts the runs that held the family's
+    bar. A seed takes one to two minutes of CPU.
     """
     from era_ingest.bench import controller as bench_controller
 
@@ -98,10 +99,10 @@ def live(
     one_by_one: bool,
     as_json: bool,
 ) -> None:
-    """Compare a controller in real time, over HTTP, with what the simulation says of the same servers.
+    """Compare a controller in real time with its simulation.
 
-    Each server is a process of its own; `points` is the difference of goodput in points of a hundred. Clients
-    that share a limit do so in a scratch database.
+    Over HTTP, to the same servers. Each is a process of its own; `points` is the difference of goodput in
+    points of a hundred. Clients that share a limit do so in a scratch database.
     """
     from era_ingest.bench import controller as bench_controller
     from era_ingest.bench.live import run as bench_live

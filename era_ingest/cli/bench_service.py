@@ -48,11 +48,12 @@ def search(
     *,
     as_json: bool,
 ) -> None:
-    """Measure searches by size and filter, in the process and over HTTP: p50, p95, recall against exact search.
+    """Measure searches, in the process and over HTTP.
 
-    Rows are made up: vectors around the centres of topics, texts of the topics' words; questions are none of them. The
-    embedding of the query is not in it. Uses a scratch database where ERA_DATABASE_URL says, else a scratch embedded
-    server; 500,000 rows of 768 floats take about 6 GB of its disk and some minutes to index.
+    By size and filter: p50, p95, recall against exact search. Rows are made up: vectors around the centres of
+    topics, texts of the topics' words; questions are none of them. The embedding of the query is not in it.
+    Uses a scratch database where ERA_DATABASE_URL says, else a scratch embedded server; 500,000 rows of 768
+    floats take about 6 GB of its disk and some minutes to index.
     """
     from era_ingest.bench import search_view
     from era_ingest.bench.search import SIZES, bench_search
@@ -92,9 +93,10 @@ def search(
 def post(
     ctx: click.Context, runs: int, at_once: int, plot: Path | None, *, searchable: bool, as_json: bool
 ) -> None:
-    """Measure how long a posted book takes: to be accepted, alone and among many; and to be found, in parts.
+    """Measure how long a posted book takes until it is found.
 
-    Uses scratch databases where ERA_DATABASE_URL says, else on a scratch embedded server; and the hashing embedder.
+    To be accepted, alone and among many; and to be found, in parts. Uses scratch databases where
+    ERA_DATABASE_URL says, else on a scratch embedded server; and the hashing embedder.
     """
     from era_ingest.bench.measure import build_tables, plot_seconds
     from era_ingest.bench.post import bench_posts, bench_searchable
