@@ -83,15 +83,15 @@ class EraGroup(click.Group):
 @click.group(cls=EraGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="era-ingest")
 def cli() -> None:
-    r"""Turn a corpus of books into searchable vectors and minister files.
+    """Turn a corpus of books into searchable vectors and minister files.
 
     \b
-    era ingest data/landing        load a folder of books (exit 0: all, 3: something quarantined, 1: failed)
+    era ingest data/landing        load a folder of books
     era search "what to do first"  search what was loaded
-    era dev                        the UI and the HTTP service, with sensors and schedules running
+    era dev                        UI, sensors, schedules and the HTTP service
     era serve                      search and jobs over HTTP
     era doctor                     what is missing, and what to do about it
-    """
+    """  # noqa: D301 - click takes the control character for "as it is"
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
@@ -131,6 +131,7 @@ def load_commands() -> None:
     """Hang the commands on the root; each module does so when it is imported."""
     from era_ingest.cli import (  # noqa: F401
         bench,
+        bench_controller,
         bench_service,
         database,
         dev,

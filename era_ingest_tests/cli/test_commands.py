@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 
 import era_ingest
+from era_ingest.cli.app import cli
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
+
+    from click.testing import CliRunner
 
     Era = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -110,7 +115,19 @@ def test_what_is_wrong_is_one_line_with_a_remedy(
 
 
 def test_help_suffices(era: Era) -> None:
-    """Every command and every setting is named."""
+    """Every command and every setting is named, and examples stand a line each, as they are typed."""
     shown = era("--help").stdout
+    assert "\n  era ingest data/landing  " in shown
     for name in ("ingest", "search", "status", "dev", "doctor", "verify", "db", "bench", "ERA_DATABASE_URL"):
         assert name in shown
+
+
+def test_no_command_is_cut_off_in_a_list(runner: CliRunner) -> None:
+    """What a list of commands says of each is a whole sentence, on a terminal of 80 columns."""
+    groups = [[], *([name] for name, found in cli.commands.items() if isinstance(found, click.Group))]
+    assert len(groups) > 3
+    for group in groups:
+        shown = runner.invoke(cli, [*group, "--help"], terminal_width=80).stdout
+        commands = shown.partition("Commands:\n")[2].partition("\n\n")[0]
+        assert commands
+        assert not [line for line in commands.splitlines() if not re.search(r"[^.]\.$", line)]
