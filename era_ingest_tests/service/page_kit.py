@@ -132,7 +132,7 @@ def observe(instance: dg.DagsterInstance, job_id: str, *, done: int, expected: i
 def _start(instance: dg.DagsterInstance, job_id: str) -> None:
     """Take a run out of the queue, once it stands there."""
     in_queue = dg.RunsFilter(run_ids=[job_id], statuses=[dg.DagsterRunStatus.QUEUED])
-    assert Waiter().until(lambda: instance.get_runs_count(in_queue) == 1, 20)
+    assert Waiter().until(lambda: instance.get_runs_count(in_queue) == 1, 60)
     _report(instance, job_id, dg.DagsterEventType.RUN_STARTING)
 
 
