@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from era_ingest.core.presets import PRESETS, Preset
 from era_ingest.errors import ConfigurationError
 
 
@@ -25,29 +26,6 @@ class EmbedderKind(StrEnum):
     HASHING = "hashing"
 
 
-class Preset(NamedTuple):
-    """Bounds of one size of installation; nothing in it needs tuning.
-
-    Attributes:
-        max_in_flight: Upper bound of embedding requests in flight.
-        batch_texts: Texts a request, at most.
-        reader_processes: Processes that parse books; 0: one a core.
-        pool_connections: Connections to PostgreSQL, at most.
-    """
-
-    max_in_flight: int
-    batch_texts: int
-    reader_processes: int
-    pool_connections: int
-
-
-PRESETS = {
-    "local": Preset(max_in_flight=16, batch_texts=64, reader_processes=0, pool_connections=4),
-    "standard": Preset(max_in_flight=512, batch_texts=128, reader_processes=0, pool_connections=8),
-    "high_throughput": Preset(max_in_flight=1024, batch_texts=256, reader_processes=0, pool_connections=16),
-}
-
-
 def _parse_switch(value: object) -> object:
     """Take ``on`` and ``off`` beside what pydantic takes for a bool."""
     return {"on": True, "off": False}.get(value.lower(), value) if isinstance(value, str) else value
@@ -57,7 +35,10 @@ def _parse_aliases(value: object) -> object:
     """Take a JSON object, or the path of a file that holds one."""
     if not isinstance(value, str):
         return value
-    text = value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8")
+    try:
+        text = value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"the file cannot be read: {error}") from error
     return json.loads(text)
 
 
@@ -263,20 +244,23 @@ def load_settings(**overrides: Any) -> Settings:
     """
     try:
         return Settings(**overrides)
-    except (ValidationError, OSError, ValueError) as error:
-        raise ConfigurationError(_explain(error)) from error
+    except ValidationError as error:
+        # Not `from error`: that repeats the values, and secrets with them, wherever a program shows it.
+        raise ConfigurationError(_explain(error)) from None
 
 
-def _explain(error: Exception) -> str:
-    """Name each wrong variable, without its value where it may be a secret."""
-    if not isinstance(error, ValidationError):
-        return f"A setting cannot be read: {error}. See `era settings`."
+def _explain(error: ValidationError) -> str:
+    """Name each wrong variable and what it is for, without its value, and say what to do."""
     wrong = []
     for item in error.errors(include_url=False, include_input=False):
-        name = "_".join(str(part) for part in item["loc"][:1])
-        label = f"ERA_{name.upper()}: " if name else ""
+        name = str(item["loc"][0]) if item["loc"] else ""
+        field = Settings.model_fields.get(name)
+        label = f"ERA_{name.upper()} ({field.description}): " if field else ""
         wrong.append(f"{label}{item['msg']}")
-    return "Wrong settings: " + "; ".join(wrong) + ". See `era settings` for what each one takes."
+    return (
+        f"Wrong settings: {'; '.join(wrong)}. Set them right in the environment of this process and start it again; "
+        "`era --help` lists all settings and what each takes."
+    )
 
 
 class SettingRow(NamedTuple):

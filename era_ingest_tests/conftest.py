@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from dagster import DagsterInstance
 
-_LEAVE_TIMEOUT_S = 20.0
+_LEAVE_TIMEOUT_S = 60.0
 
 
 def pytest_configure() -> None:
@@ -99,9 +99,9 @@ def database_template(server_url: str) -> str:
 @pytest.fixture(scope="session")
 def dagster_template(server_url: str, database_template: str) -> str:
     """Name of a database that holds pgvector and Dagster's empty tables; it is copied, never used."""
-    from era_ingest.orchestration.instance import EraPostgresStorage
+    from era_ingest.orchestration.storage import PostgresStorage
 
-    EraPostgresStorage(_create(server_url, "template_dagster", database_template))
+    PostgresStorage(_create(server_url, "template_dagster", database_template))
     return "template_dagster"
 
 

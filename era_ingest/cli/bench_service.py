@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from era_ingest.cli.app import run_async, settings_of
-from era_ingest.cli.bench import bench, print_tables
+from era_ingest.cli.bench import PLOT, bench, print_tables
 
-_PLOT = click.Path(path_type=Path, dir_okay=False, writable=True)
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @bench.command()
@@ -34,7 +35,7 @@ _PLOT = click.Path(path_type=Path, dir_okay=False, writable=True)
     help="Then let `hey` (a load tool; Debian has it) ask the service for so long by 1, 4 and 16 callers, at the last "
     "size.",
 )
-@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the 95th percentiles (PNG or SVG).")
+@click.option("--plot", type=PLOT, metavar="FILE", help="Draw the 95th percentiles (PNG or SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def search(
@@ -47,11 +48,12 @@ def search(
     *,
     as_json: bool,
 ) -> None:
-    """Measure searches by size and filter, in the process and over HTTP: p50, p95, recall against exact search.
+    """Measure searches, in the process and over HTTP.
 
-    Rows are made up: vectors around the centres of topics, texts of the topics' words; questions are none of them. The
-    embedding of the query is not in it. Uses a scratch database where ERA_DATABASE_URL says, else a scratch embedded
-    server; 500,000 rows of 768 floats take about 6 GB of its disk and some minutes to index.
+    By size and filter: p50, p95, recall against exact search. Rows are made up: vectors around the centres of
+    topics, texts of the topics' words; questions are none of them. The embedding of the query is not in it.
+    Uses a scratch database where ERA_DATABASE_URL says, else a scratch embedded server; 500,000 rows of 768
+    floats take about 6 GB of its disk and some minutes to index.
     """
     from era_ingest.bench import search_view
     from era_ingest.bench.search import SIZES, bench_search
@@ -85,15 +87,16 @@ def search(
     show_default=True,
     help="Also from post to searchable, with `era dev` at work.",
 )
-@click.option("--plot", type=_PLOT, metavar="FILE", help="Draw the parts' seconds (PNG or SVG).")
+@click.option("--plot", type=PLOT, metavar="FILE", help="Draw the parts' seconds (PNG or SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print one object a line.")
 @click.pass_context
 def post(
     ctx: click.Context, runs: int, at_once: int, plot: Path | None, *, searchable: bool, as_json: bool
 ) -> None:
-    """Measure how long a posted book takes: to be accepted, alone and among many; and to be found, in parts.
+    """Measure how long a posted book takes until it is found.
 
-    Uses scratch databases where ERA_DATABASE_URL says, else on a scratch embedded server; and the hashing embedder.
+    To be accepted, alone and among many; and to be found, in parts. Uses scratch databases where
+    ERA_DATABASE_URL says, else on a scratch embedded server; and the hashing embedder.
     """
     from era_ingest.bench.measure import build_tables, plot_seconds
     from era_ingest.bench.post import bench_posts, bench_searchable

@@ -13,13 +13,16 @@ from era_ingest.store.embedded.binaries import binaries
 
 @cli.group()
 def db() -> None:
-    """The database: its URL, a shell in it, stopping the embedded one."""
+    """The database: its URL, psql on it, stopping the embedded one."""
 
 
 @db.command()
 @click.pass_context
 def url(ctx: click.Context) -> None:
-    """Print the database's URL (the embedded server is started to learn it)."""
+    """Print the database's URL.
+
+    The embedded server is started to learn it.
+    """
     with location.database(settings_of(ctx)) as found:
         click.echo(found)
 
@@ -28,7 +31,10 @@ def url(ctx: click.Context) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def psql(ctx: click.Context, arguments: tuple[str, ...]) -> None:
-    """Open psql on the database; further arguments go to psql (such as -c 'SELECT 1')."""
+    """Open psql on the database.
+
+    Further arguments go to psql, such as -c 'SELECT 1'.
+    """
     program = binaries() / "psql"
     with location.database(settings_of(ctx)) as found:
         done = subprocess.run([str(program), found, *arguments], check=False)  # noqa: S603 - the user's own arguments

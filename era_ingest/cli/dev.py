@@ -24,8 +24,8 @@ from era_ingest.cli.app import Runners, cli, settings_of
 )
 @click.pass_context
 def dev(ctx: click.Context, *, port: int, serve_port: int) -> None:
-    """Run the Dagster UI, the daemon (sensors, schedules, backfills) and the HTTP service until Ctrl-C.
+    """Run the Dagster UI, its daemon and the HTTP service.
 
-    Their addresses are printed. What ends by itself is started again.
+    Sensors, schedules and backfills run until Ctrl-C. The addresses are printed; what ends by itself is started again.
     """
     ctx.exit(ctx.ensure_object(Runners).dev(settings_of(ctx), port, serve_port))

@@ -44,11 +44,12 @@ def ingest(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Load books from PATH... (a landing folder, a book's folder, a file); rebuild what depends on them.
+    """Load books, and rebuild what depends on them.
 
-    Unchanged books cost nothing. A book that was loaded from a landing folder given here and is no longer in
-    it is removed, unless all of the folder's books vanished at once, or most: a volume that is not mounted looks the
-    same. Everything is recorded as Dagster materializations.
+    A path is a landing folder, a book's folder or a file. Unchanged books cost nothing. A book that was loaded
+    from a landing folder given here and is no longer in it is removed, unless all of the folder's books
+    vanished at once, or most: a volume that is not mounted looks the same. Everything is recorded as Dagster
+    materializations.
 
     Exit codes: 0 all loaded; 3 loaded, something quarantined; 1 failed, or a removal was not believed.
     """

@@ -56,7 +56,7 @@ def _check_dagster(runners: Runners, settings: Settings) -> Diagnosis:
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def status(ctx: click.Context, *, as_json: bool) -> None:
-    """Say what is loaded: books, rows by category and domain, model, quarantine."""
+    """Say what is loaded: books, rows, model, quarantine."""
     from era_ingest.pipelines.status import read_status
 
     state = run_async(read_status(settings_of(ctx)))
@@ -95,7 +95,10 @@ def verify(ctx: click.Context, *, as_json: bool) -> None:
 @cli.command("settings")
 @click.pass_context
 def show_settings(ctx: click.Context) -> None:
-    """List every setting: variable, value in force, meaning (secrets are masked)."""
+    """List every setting: its value in force and its meaning.
+
+    Secrets are masked.
+    """
     settings = settings_of(ctx)
     for row in describe_settings():
         value = getattr(settings, row.name.removeprefix("ERA_").lower())
@@ -111,7 +114,10 @@ def models() -> None:
 @models.command("fetch")
 @click.pass_context
 def fetch(ctx: click.Context) -> None:
-    """Download and verify the local model (84 MB, once); does nothing where it is there already."""
+    """Download and verify the local model (84 MB, once).
+
+    Does nothing where it is there already.
+    """
     from era_ingest.clients.model_files import fetch_model
 
     folder = fetch_model(settings_of(ctx).models_location)

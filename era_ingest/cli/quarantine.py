@@ -23,7 +23,7 @@ _SHOWN_ID_CHARS = 8
 
 @cli.group()
 def quarantine() -> None:
-    """What was refused: documents, items and texts, each with its place and reason."""
+    """What was refused, where and why: documents, items, texts."""
 
 
 @quarantine.command("list")
@@ -34,7 +34,7 @@ def quarantine() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def list_rows(ctx: click.Context, *, book: str | None, limit: int, as_json: bool) -> None:
-    """List what is in quarantine, newest first: id, book, reason, place."""
+    """List what is in quarantine, newest first."""
     rows = run_async(read_quarantine(settings_of(ctx), book=book, limit=limit))
     if as_json:
         click.echo(json.dumps({"rows": [_show(row) for row in rows]}, ensure_ascii=False))
@@ -53,7 +53,10 @@ def list_rows(ctx: click.Context, *, book: str | None, limit: int, as_json: bool
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def show_row(ctx: click.Context, *, row_id: str, as_json: bool) -> None:
-    """Explain one row: what was refused, where, why, since when, and what can be done."""
+    """Explain one row, and say what can be done.
+
+    What was refused, where, why, and since when.
+    """
     (row,) = run_async(read_quarantine(settings_of(ctx), ids=[row_id], limit=_MOST_ROWS))
     if as_json:
         click.echo(json.dumps(_show(row), ensure_ascii=False))
@@ -72,7 +75,7 @@ def show_row(ctx: click.Context, *, row_id: str, as_json: bool) -> None:
 def retry(
     ctx: click.Context, *, row_ids: tuple[str, ...], book: str | None, everything: bool, as_json: bool
 ) -> None:
-    """Read the books of quarantined rows again, and ask the embedder again for texts that it refused.
+    """Try again: read the books, ask again for refused texts.
 
     What is accepted now leaves the quarantine; what is not stays in it. Texts with vectors are not embedded again.
 

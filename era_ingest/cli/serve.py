@@ -19,9 +19,9 @@ from era_ingest.cli.app import Runners, cli, settings_of
 )
 @click.pass_context
 def serve(ctx: click.Context, *, host: str, port: int, new_token: str | None) -> None:
-    """Serve search and jobs over HTTP until Ctrl-C (OpenAPI document: /v1/openapi.json).
+    """Serve search and jobs over HTTP until Ctrl-C.
 
-    Other machines are served only with tokens (ERA_SERVE_TOKENS).
+    Its OpenAPI document is /v1/openapi.json. Other machines are served only with tokens (ERA_SERVE_TOKENS).
     """
     runners = ctx.ensure_object(Runners)
     if new_token is not None:

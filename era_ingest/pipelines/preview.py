@@ -15,7 +15,7 @@ from era_ingest.pipelines.planning import plan_books, processing_of
 from era_ingest.pipelines.reading import ReadOptions, read_books
 from era_ingest.pipelines.report import IngestRequest
 from era_ingest.pipelines.services import open_services
-from era_ingest.store import embeddings, models, quarantine
+from era_ingest.store import embeddings, models, refused_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,4 +178,4 @@ class _Counter:
             known = await embeddings.known_hashes(conn, self._model.id, book.hashes)
             if self._retry_refused:
                 return known
-            return known | await quarantine.refused_hashes(conn, self._model.id, book.hashes)
+            return known | await refused_texts.refused_hashes(conn, self._model.id, book.hashes)

@@ -13,10 +13,10 @@ from era_ingest.pipelines.planned_reading import report_of
 from era_ingest.pipelines.report import BookStatus, Stage
 from era_ingest.pipelines.retrying import patient, retry_transient
 from era_ingest.pipelines.vector_size import find_vector_size
-from era_ingest.store import books, embeddings, models, quarantine, views
+from era_ingest.store import books, embeddings, models, refused_texts, views
 from era_ingest.store.chunk_table import BookRows
 from era_ingest.store.claims import Claims
-from era_ingest.store.quarantine import RefusedText
+from era_ingest.store.refused_texts import RefusedText
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -87,9 +87,9 @@ class DatabaseSteps:
             if model is None:
                 return (), ()
             if self._request.retry_refused:
-                await quarantine.forgive_texts(conn, model.id, hashes)
+                await refused_texts.forgive_texts(conn, model.id, hashes)
             known = await embeddings.known_hashes(conn, model.id, hashes)
-            refused = await quarantine.refused_hashes(conn, model.id, hashes)
+            refused = await refused_texts.refused_hashes(conn, model.id, hashes)
         return known, refused
 
     async def commit(self, hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
@@ -176,7 +176,7 @@ class DatabaseSteps:
         async with self._storing:
             storing = list(self._refused)
             async with self._services.database.connection() as conn:
-                await quarantine.refuse_texts(conn, model, storing, run_id=self._request.run_id)
+                await refused_texts.refuse_texts(conn, model, storing, run_id=self._request.run_id)
             del self._refused[: len(storing)]
 
     @patient

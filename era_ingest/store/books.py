@@ -23,7 +23,8 @@ from era_ingest.store.book_rows import (
 from era_ingest.store.chunk_table import BookRows
 from era_ingest.store.domains import bump_domains
 from era_ingest.store.models import all_models
-from era_ingest.store.quarantine import replace_defects, settle_texts
+from era_ingest.store.quarantine import replace_defects
+from era_ingest.store.refused_texts import settle_texts
 from era_ingest.store.row_digest import condense
 from era_ingest.store.sources import record_source
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.instance import InstanceRef
 
-from era_ingest.orchestration.instance import open_instance, sqlalchemy_url
+from era_ingest.orchestration.instance import open_instance
+from era_ingest.orchestration.storage import sqlalchemy_url
 from era_ingest.settings import load_settings
 from era_ingest.store.embedded import hold
 

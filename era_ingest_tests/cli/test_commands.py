@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import pkgutil
+import re
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 
 import era_ingest
+import era_ingest.cli
+from era_ingest.cli import cli
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
+
+    from click.testing import CliRunner
 
     Era = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -22,6 +31,25 @@ SAMPLES = Path(era_ingest.__file__).parent / "samples"
 def _summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return summary
+
+
+def test_the_help_knows_every_command() -> None:
+    """Commands are imported when they are asked for; the list of them holds all that the modules define."""
+    listed = cli.list_commands(click.Context(cli))
+    for module in pkgutil.iter_modules(era_ingest.cli.__path__, "era_ingest.cli."):
+        import_module(module.name)
+    assert listed == sorted(cli.commands)
+
+
+def test_ingest_starts_its_recorder_before_it_imports_much() -> None:
+    """What takes long is imported while the recorder's process imports Dagster."""
+    program = (
+        "import sys; from era_ingest.cli import cli; cli.get_command(None, 'ingest'); "
+        "import era_ingest.orchestration.local_run; "
+        "print({'dagster', 'numpy', 'psycopg', 'pyarrow', 'aiohttp'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_session_from_ingest_to_search(era: Era, landing: Path) -> None:
@@ -110,7 +138,19 @@ def test_what_is_wrong_is_one_line_with_a_remedy(
 
 
 def test_help_suffices(era: Era) -> None:
-    """Every command and every setting is named."""
+    """Every command and every setting is named, and examples stand a line each, as they are typed."""
     shown = era("--help").stdout
+    assert "\n  era ingest data/landing  " in shown
     for name in ("ingest", "search", "status", "dev", "doctor", "verify", "db", "bench", "ERA_DATABASE_URL"):
         assert name in shown
+
+
+def test_no_command_is_cut_off_in_a_list(runner: CliRunner) -> None:
+    """What a list of commands says of each is a whole sentence, on a terminal of 80 columns."""
+    groups = [[], *([name] for name, found in cli.commands.items() if isinstance(found, click.Group))]
+    assert len(groups) > 3
+    for group in groups:
+        shown = runner.invoke(cli, [*group, "--help"], terminal_width=80).stdout
+        commands = shown.partition("Commands:\n")[2].partition("\n\n")[0]
+        assert commands
+        assert not [line for line in commands.splitlines() if not re.search(r"[^.]\.$", line)]

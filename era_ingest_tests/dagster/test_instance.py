@@ -16,7 +16,8 @@ import sqlalchemy
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
 
 from era_ingest.errors import ConfigurationError, StoreUnavailableError
-from era_ingest.orchestration.instance import EraPostgresStorage, open_instance, sqlalchemy_url
+from era_ingest.orchestration.instance import open_instance
+from era_ingest.orchestration.storage import PostgresStorage, sqlalchemy_url
 from era_ingest.settings import load_settings
 from era_ingest.store.embedded import hold, status
 from era_ingest.store.embedded.waiting import Waiter
@@ -130,7 +131,7 @@ def _shown(storage: object) -> list[object]:
 
 def test_two_processes_may_make_the_tables_at_once(database_url: str) -> None:
     """The webserver and the daemon start together on an empty database."""
-    code = "import sys; from era_ingest.orchestration.instance import *; EraPostgresStorage(sys.argv[1])"
+    code = "import sys; from era_ingest.orchestration.storage import *; PostgresStorage(sys.argv[1])"
     both = [
         subprocess.Popen([sys.executable, "-c", code, database_url], stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -145,7 +146,7 @@ def test_a_user_who_may_not_make_the_schema_is_told(database_url: str) -> None:
         connection.execute("DROP ROLE IF EXISTS reader")
         connection.execute("CREATE ROLE reader LOGIN")
     with pytest.raises(ConfigurationError, match="permission denied for database"):
-        EraPostgresStorage(database_url.replace("//era@", "//reader@"))
+        PostgresStorage(database_url.replace("//era@", "//reader@"))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_no_url_is_refused() -> None:
 def test_an_absent_server_is_named_without_the_password() -> None:
     """The error says where nobody answers; the password is not in it."""
     with pytest.raises(StoreUnavailableError) as caught:
-        EraPostgresStorage("postgresql://u:secret@127.0.0.1:1/d")
+        PostgresStorage("postgresql://u:secret@127.0.0.1:1/d")
     assert "127.0.0.1:1" in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -229,7 +230,7 @@ def test_the_command_line_finds_it_with_nothing_set(embedded_homes: Path, tmp_pa
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert Waiter().until(lambda: not status(home).running, 10)
+    assert Waiter().until(lambda: not status(home).running, 60)
     with hold(home, durable=False) as lease, psycopg.connect(lease.url) as connection:
         rows = connection.execute("SELECT status FROM dagster.runs").fetchall()
     assert rows == [("SUCCESS",)]

@@ -176,7 +176,7 @@ TROUBLES = (restart, crash, kill_backends, exhaust, deadlock, read_only, stateme
 @pytest.fixture(scope="module")
 def mistreated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """ERA_HOME of a server with few connections, prepared: Dagster's tables in a database to copy."""
-    from era_ingest.orchestration.instance import EraPostgresStorage
+    from era_ingest.orchestration.storage import PostgresStorage
 
     home = tmp_path_factory.mktemp("mistreated")
     (home / "pg").mkdir()
@@ -188,7 +188,7 @@ def mistreated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         url = lease.url.replace("@/era?", "@/prepared?", 1)
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("create extension vector")
-        EraPostgresStorage(url)
+        PostgresStorage(url)
         yield home
 
 

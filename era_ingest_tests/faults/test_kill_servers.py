@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from era_ingest.store.embedded import hold, status
+from era_ingest_tests.dev_kit import free_port
 from era_ingest_tests.faults.fleet import (
     DAEMON,
     RECOVERY_S,
@@ -26,7 +27,6 @@ from era_ingest_tests.faults.fleet import (
     Program,
     books_loaded,
     eventually,
-    free_port,
     running,
     running_dev,
 )

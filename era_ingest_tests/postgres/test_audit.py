@@ -11,10 +11,10 @@ import pytest
 from era_ingest.core.audit import Severity
 from era_ingest.core.ids import content_hash
 from era_ingest.core.model import Defect
-from era_ingest.store import ministers, quarantine, views
+from era_ingest.store import ministers, refused_texts, views
 from era_ingest.store.audit import audit
 from era_ingest.store.books import load_book
-from era_ingest.store.quarantine import RefusedText
+from era_ingest.store.refused_texts import RefusedText
 from era_ingest_tests.postgres.store_kit import Store, chapter, rows
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ async def test_quarantine_is_a_warning(store: Store) -> None:
     refused = content_hash(book.table["text"][0].as_py())
     await store.embed(book, without=[refused])
     async with store.database.connection() as conn:
-        await quarantine.refuse_texts(conn, store.model, [RefusedText(refused, "t", "rejected", "d")])
+        await refused_texts.refuse_texts(conn, store.model, [RefusedText(refused, "t", "rejected", "d")])
         await load_book(conn, store.model, book)
     async with store.database.connection() as conn:
         findings = await audit(conn, books=["Book"])

@@ -12,9 +12,9 @@ import pytest
 from era_ingest.core.ids import content_hash
 from era_ingest.core.model import Category, Defect
 from era_ingest.errors import PermanentError, StoreUnavailableError
-from era_ingest.store import quarantine
+from era_ingest.store import refused_texts
 from era_ingest.store.books import LoadCounts, load_book, remove_book
-from era_ingest.store.quarantine import RefusedText
+from era_ingest.store.refused_texts import RefusedText
 from era_ingest.store.sources import file_path, states
 from era_ingest_tests.postgres.store_kit import MTIME_S, ChapterPlan, Store, chapter, rows
 
@@ -320,6 +320,6 @@ async def _refuse(store: Store, book: BookRows, position: int) -> None:
     text = book.table["text"][position].as_py()
     await store.embed(book, without=[refused])
     async with store.database.connection() as conn:
-        await quarantine.refuse_texts(
+        await refused_texts.refuse_texts(
             conn, store.model, [RefusedText(refused, text, "rejected", "The server said no.")]
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from era_ingest.core.ids import content_hash
 from era_ingest.core.model import Defect
-from era_ingest.store import quarantine, sources
-from era_ingest.store.quarantine import RefusedText
+from era_ingest.store import quarantine, refused_texts, sources
+from era_ingest.store.refused_texts import RefusedText
 from era_ingest_tests.postgres.store_kit import Store, chapter, rows
 
 WHOLE = Defect("/landing/a\udcff.json", "", "not_json", "It ends in the middle.")
@@ -60,13 +60,13 @@ async def test_refused_texts_are_known_by_model_until_forgiven(store: Store) -> 
     hashes = [content_hash(text) for text in ("one", "two", "three")]
     refused = [RefusedText(h, "x" * 5_000, "rejected", "The server said no.") for h in hashes[:2]]
     async with store.database.connection() as conn:
-        assert await quarantine.refuse_texts(conn, store.model, refused) == 2
-        assert await quarantine.refuse_texts(conn, store.model, refused) == 0
-        assert await quarantine.refused_hashes(conn, store.model.id, hashes) == set(hashes[:2])
-        assert await quarantine.refused_hashes(conn, store.model.id + 1, hashes) == set()
+        assert await refused_texts.refuse_texts(conn, store.model, refused) == 2
+        assert await refused_texts.refuse_texts(conn, store.model, refused) == 0
+        assert await refused_texts.refused_hashes(conn, store.model.id, hashes) == set(hashes[:2])
+        assert await refused_texts.refused_hashes(conn, store.model.id + 1, hashes) == set()
         assert max(len(row.text or "") for row in await quarantine.listing(conn, kind="text")) == 500
-        assert await quarantine.forgive_texts(conn, store.model.id, hashes[:1]) == 1
-        assert await quarantine.refused_hashes(conn, store.model.id, hashes) == {hashes[1]}
+        assert await refused_texts.forgive_texts(conn, store.model.id, hashes[:1]) == 1
+        assert await refused_texts.refused_hashes(conn, store.model.id, hashes) == {hashes[1]}
 
 
 async def test_state_says_which_model_holds_which_content(store: Store) -> None:

@@ -17,6 +17,7 @@ from psycopg import sql
 from era_ingest.pipelines.telemetry import EVERY_S
 from era_ingest.service.access import Scope, load_grants, new_token
 from era_ingest.settings import load_settings
+from era_ingest.store.embedded.waiting import Waiter
 from era_ingest_tests.servers import EmbeddingServer, ServerOptions
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from era_ingest_tests.service_kit import Installation, Served
 
+PATIENCE_S = 120.0
 Scrape = dict[tuple[str, frozenset[tuple[str, str]]], float]
 CHAPTERS = [
     {
@@ -45,6 +47,16 @@ def scrape(served: Served, headers: dict[str, str] | None = None) -> Scrape:
     found = {(s.name, frozenset(s.labels.items())): s.value for s in samples}
     assert len(found) == len(samples)
     return found
+
+
+def wait_until_up(served: Served, up: int, *, parts: tuple[str, ...]) -> None:
+    """Scrape until parts are up (1) or away (0); what was gathered before is shown for as long as it is kept."""
+
+    def are() -> bool:
+        found = scrape(served)
+        return all(value(found, "era_up", part=part) == up for part in parts)
+
+    assert Waiter().until(are, PATIENCE_S), parts
 
 
 def value(found: Scrape, name: str, **labels: str) -> float:
@@ -82,10 +94,11 @@ def test_metrics_are_the_sums_of_the_runs_of_other_processes_and_survive_a_resta
         empty = scrape(served)
         assert value(empty, "era_up", part="database") == 1
         assert value(empty, "era_books") == value(empty, "era_queue_depth") == 0
+        began = time.time()
         first = ingest(installation)
         _write(installation, "two", {"chapters": [*CHAPTERS, odd]})
         second = ingest(installation)
-        time_of_second = time.time()
+        ended = time.time()
     with installation.serve() as served:
         found = scrape(served)
         counted = installation.count("select count(*) from era.doctrine_embeddings_all")
@@ -110,8 +123,8 @@ def test_metrics_are_the_sums_of_the_runs_of_other_processes_and_survive_a_resta
         assert value(found, "era_stale_domains") == 0
         for asset in ("books", "chunks", "embeddings", "vector_tables", "minister_files", "domain_index"):
             made = value(found, "era_asset_last_success_timestamp_seconds", asset=asset)
-            assert time_of_second - 120 < made <= time_of_second
-        assert time_of_second - 120 < value(found, "era_run_last_success_timestamp_seconds", job="ingest")
+            assert began < made <= ended
+        assert began < value(found, "era_run_last_success_timestamp_seconds", job="ingest") <= ended
         names = {label for _, pairs in found for label, _ in pairs}
         assert not names & {"book", "text", "run", "run_id", "path", "slug"}
         assert not any(text in {"one", "two"} for _, pairs in found for _, text in pairs)
@@ -140,7 +153,7 @@ async def test_a_killed_run_loses_at_most_one_interval_and_nothing_counts_twice(
         }
 
         def watch() -> float:
-            with installation.serve(serve_rate_per_s=0) as served:  # it is asked without a pause
+            with installation.serve() as served:
                 command = [sys.executable, "-m", "era_ingest", "ingest", "-q", str(installation.landing)]
                 process = subprocess.Popen(
                     command,
@@ -148,13 +161,15 @@ async def test_a_killed_run_loses_at_most_one_interval_and_nothing_counts_twice(
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )
-                deadline = time.monotonic() + 60
-                while True:
-                    found = scrape(served)
-                    if any(name == "era_texts_embedded_total" for name, _ in found):
-                        break
-                    assert time.monotonic() < deadline
+                found: Scrape = {}
+
+                def counts() -> bool:
+                    nonlocal found
                     assert process.poll() is None
+                    found = scrape(served)
+                    return any(name == "era_texts_embedded_total" for name, _ in found)
+
+                assert Waiter().until(counts, PATIENCE_S)
                 assert value(found, "era_runs_at_work") == 1
                 assert value(found, "era_embedding_limit") >= 1
                 held = [v for (name, _), v in found.items() if name == "era_embedding_held_runs"]
@@ -199,9 +214,7 @@ def test_metrics_are_there_while_the_database_is_not(
         assert not any(name == "era_texts_embedded_total" for name, _ in found)
         assert any(name == "process_resident_memory_bytes" for name, _ in found)
         blocker.rollback()
-        deadline = time.monotonic() + 30
-        while value(scrape(served), "era_up", part="database") == 0:
-            assert time.monotonic() < deadline
+        wait_until_up(served, 1, parts=("database",))
 
 
 def test_metrics_are_there_while_nobody_can_connect(
@@ -225,24 +238,15 @@ def test_metrics_are_there_while_nobody_can_connect(
             admin.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,)
             )
-            _wait_until_up(served, 0, parts=("database", "run_queue"))
+            wait_until_up(served, 0, parts=("database", "run_queue"))
             found = scrape(served)
             assert _embedded(found) == 0
             assert any(metric == "process_resident_memory_bytes" for metric, _ in found)
             assert any(metric == "era_http_requests_total" for metric, _ in found)
         finally:
             admin.execute(let_in.format(sql.Identifier(str(name)), sql.SQL("true")))
-        _wait_until_up(served, 1, parts=("database", "corpus", "run_queue"))
+        wait_until_up(served, 1, parts=("database", "corpus", "run_queue"))
         assert _embedded(scrape(served)) == 60
-
-
-def _wait_until_up(served: Served, up: int, *, parts: tuple[str, ...]) -> None:
-    """Scrape until parts are up (1) or away (0); what was gathered before is shown for as long as it is kept."""
-    deadline = time.monotonic() + 90
-    found = scrape(served)
-    while not all(value(found, "era_up", part=part) == up for part in parts):
-        assert time.monotonic() < deadline
-        found = scrape(served)
 
 
 def test_metrics_need_a_token_like_every_other_read(installation: Installation) -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 
 from era_ingest.pipelines.jobs import JobState
-from era_ingest.service.job_routes import JobBody, show_job
+from era_ingest.service.job_bodies import JobBody, show_job
 from era_ingest.service.pages.paging import MAX_FILTER_CHARS, with_query, without_nul
 from era_ingest.service.pages.reading import reading
 from era_ingest.service.pages.rendering import render
