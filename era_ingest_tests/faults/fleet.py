@@ -35,6 +35,7 @@ VICTIMS = {
     "code server": "code-server",
     "code process": "api grpc",
     "worker": "spawn_main",
+    "warm process": "multiprocessing.forkserver",
     "database": "postgres",
 }
 """Kinds of processes by what stands in their command lines."""
@@ -56,6 +57,17 @@ def processes_below(pid: int, kind: str) -> set[psutil.Process]:
                 if VICTIMS[kind] in " ".join(process.cmdline()):
                     found.add(process)
     return found
+
+
+def _forked_below(pid: int) -> set[psutil.Process]:
+    """Return the living processes that a warm process forked: by their command lines they are what it is."""
+    warm = processes_below(pid, "warm process")
+    forked = set()
+    for process in warm:
+        with suppress(psutil.NoSuchProcess):
+            if process.parent() in warm:
+                forked.add(process)
+    return forked
 
 
 def books_loaded(url: str | None) -> set[str]:
@@ -150,8 +162,8 @@ class Program:
         )
 
     def workers(self) -> set[psutil.Process]:
-        """Return the run workers that it (by its code server) started."""
-        return processes_below(self.process.pid, "worker")
+        """Return the run workers that it (by its code server) started, or had forked from the warm process."""
+        return processes_below(self.process.pid, "worker") | _forked_below(self.process.pid)
 
     def kill_and_restart(self) -> None:
         """Kill it alone; what it started is on its own."""

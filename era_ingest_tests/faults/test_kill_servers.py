@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from era_ingest_tests.faults.conftest import Databases, Forge
 
-PARTS = tuple(kind for kind in VICTIMS if kind != "worker")
+PARTS = tuple(kind for kind in VICTIMS if kind not in {"worker", "warm process"})
 SHORT_LIVES, LIFE_S = 5, 31.0
 """``era dev`` gives up after more lives in a row than this that are shorter than half a minute."""
 
