@@ -87,6 +87,8 @@ def clean_prose(text: str) -> Cleaned:
 
 def _is_clean(text: str) -> bool:
     """Say whether cleaning would change nothing in a text without unwanted characters; looks up to the first change."""
+    if text[:1].isspace() or text[-1:].isspace():
+        return False
     end = 0
     for separator, piece in _pieces(text):
         begin = end + len(separator) if end else 0
