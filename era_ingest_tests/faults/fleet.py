@@ -38,6 +38,8 @@ VICTIMS = {
     "database": "postgres",
 }
 """Kinds of processes by what stands in their command lines."""
+WARM = "multiprocessing.forkserver"
+"""So it stands in that of the warm process, and of the workers that are forked from it."""
 DAEMON = ("dagster._daemon", "run", "-m", "era_ingest_tests.faults.quick_definitions")
 
 
@@ -53,9 +55,18 @@ def processes_below(pid: int, kind: str) -> set[psutil.Process]:
         main = psutil.Process(pid)
         for process in (main, *main.children(recursive=True)):
             with suppress(psutil.Error):  # it ended while we looked; a zombie has no command line
-                if VICTIMS[kind] in " ".join(process.cmdline()):
+                if VICTIMS[kind] in _command(process) or (kind == "worker" and _is_forked(process)):
                     found.add(process)
     return found
+
+
+def _is_forked(process: psutil.Process) -> bool:
+    parent = process.parent()
+    return WARM in _command(process) and parent is not None and WARM in _command(parent)
+
+
+def _command(process: psutil.Process) -> str:
+    return " ".join(process.cmdline())
 
 
 def books_loaded(url: str | None) -> set[str]:
