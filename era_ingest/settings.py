@@ -35,8 +35,13 @@ def _parse_aliases(value: object) -> object:
     """Take a JSON object, or the path of a file that holds one."""
     if not isinstance(value, str):
         return value
-    text = value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8")
-    return json.loads(text)
+    try:
+        text = value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8")
+        return json.loads(text)
+    except OSError as error:
+        raise ValueError(f"the file {value} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error})") from error
 
 
 Switch = Annotated[bool, BeforeValidator(_parse_switch)]
@@ -253,7 +258,7 @@ def _explain(error: Exception) -> str:
     for item in error.errors(include_url=False, include_input=False):
         name = "_".join(str(part) for part in item["loc"][:1])
         label = f"ERA_{name.upper()}: " if name else ""
-        wrong.append(f"{label}{item['msg']}")
+        wrong.append(f"{label}{item['msg'].removeprefix('Value error, ')}")
     return "Wrong settings: " + "; ".join(wrong) + ". See `era settings` for what each one takes."
 
 

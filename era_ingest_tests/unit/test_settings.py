@@ -56,7 +56,7 @@ def test_a_wrong_value_names_its_variable(variable: str, value: str, monkeypatch
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigurationError, match="era settings") as caught:
         load_settings()
-    assert variable in caught.value.message or "/no/such/file.json" in caught.value.message
+    assert variable in caught.value.message
 
 
 def test_secrets_are_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
