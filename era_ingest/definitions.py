@@ -20,9 +20,11 @@ from era_ingest.orchestration.resources import EraResource
 from era_ingest.orchestration.run_logs import run_logger, use_for_runs
 from era_ingest.orchestration.schedules import nightly_backfill
 from era_ingest.orchestration.sensors import landing_sensor, ministers_sensor
+from era_ingest.orchestration.warm import use_warm_workers
 from era_ingest.settings import load_settings
 
 use_for_runs()
+use_warm_workers()
 defs = dg.Definitions(
     assets=[
         landing_catalog,

@@ -246,20 +246,23 @@ def load_settings(**overrides: Any) -> Settings:
     """
     try:
         return Settings(**overrides)
-    except (ValidationError, OSError, ValueError) as error:
-        raise ConfigurationError(_explain(error)) from error
+    except ValidationError as error:
+        # Not `from error`: that repeats the values, and secrets with them, wherever a program shows it.
+        raise ConfigurationError(_explain(error)) from None
 
 
-def _explain(error: Exception) -> str:
-    """Name each wrong variable, without its value where it may be a secret."""
-    if not isinstance(error, ValidationError):
-        return f"A setting cannot be read: {error}. See `era settings`."
+def _explain(error: ValidationError) -> str:
+    """Name each wrong variable and what it is for, without its value, and say what to do."""
     wrong = []
     for item in error.errors(include_url=False, include_input=False):
-        name = "_".join(str(part) for part in item["loc"][:1])
-        label = f"ERA_{name.upper()}: " if name else ""
+        name = str(item["loc"][0]) if item["loc"] else ""
+        field = Settings.model_fields.get(name)
+        label = f"ERA_{name.upper()} ({field.description}): " if field else ""
         wrong.append(f"{label}{item['msg'].removeprefix('Value error, ')}")
-    return "Wrong settings: " + "; ".join(wrong) + ". See `era settings` for what each one takes."
+    return (
+        f"Wrong settings: {'; '.join(wrong)}. Set them right in the environment of this process and start it again; "
+        "`era --help` lists all settings and what each takes."
+    )
 
 
 class SettingRow(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ UNFINISHED = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
+LOST_AFTER = timedelta(hours=25)
+"""Age of a run that nobody will start: a daemon that is killed between making a run and putting it into the queue takes
+its tick up again when it is back, for a day (Dagster's MAX_TIME_TO_RESUME_TICK_SECONDS)."""
 
 
 class Last(StrEnum):
@@ -124,9 +128,16 @@ def digest_of(parts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def last_run(instance: dg.DagsterInstance, sensor: str, asked: Asked) -> Last:
-    """Return how the run that a sensor asked for last stands; any of its runs at work counts."""
-    if instance.get_run_ids(dg.RunsFilter(tags={ASKED_BY_TAG: sensor}, statuses=list(UNFINISHED)), limit=1):
+def last_run(instance: dg.DagsterInstance, sensor: str, asked: Asked, now: float) -> Last:
+    """Return how the run that a sensor asked for last stands; any of its runs at work counts.
+
+    Args:
+        instance: Dagster's.
+        sensor: The sensor's name.
+        asked: What it asked for last.
+        now: Seconds since 1970.
+    """
+    if _is_at_work(instance, sensor, now):
         return Last.AT_WORK
     if not asked.digest:
         return Last.NONE
@@ -138,6 +149,21 @@ def last_run(instance: dg.DagsterInstance, sensor: str, asked: Asked) -> Last:
     if runs[0].is_complete_and_waiting_to_retry:
         return Last.AT_WORK
     return Last.DONE if runs[0].status is dg.DagsterRunStatus.SUCCESS else Last.FAILED
+
+
+def _is_at_work(instance: dg.DagsterInstance, sensor: str, now: float) -> bool:
+    """Say whether a run of a sensor waits or works."""
+    since = datetime.fromtimestamp(now, UTC) - LOST_AFTER
+    not_started = dg.DagsterRunStatus.NOT_STARTED
+    started = [status for status in UNFINISHED if status is not not_started]
+    asked_by = {ASKED_BY_TAG: sensor}
+    return any(
+        instance.get_run_ids(runs, limit=1)
+        for runs in (
+            dg.RunsFilter(tags=asked_by, statuses=started),
+            dg.RunsFilter(tags=asked_by, statuses=[not_started], created_after=since),
+        )
+    )
 
 
 def tags_for(sensor: str, asked: Asked) -> dict[str, str]:

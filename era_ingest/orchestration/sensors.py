@@ -63,10 +63,9 @@ def landing_sensor(context: dg.SensorEvaluationContext, era: EraResource) -> dg.
         context.log.warning("%s", landing.held_back)
     if not todo:
         return dg.SkipReason(_quiet_reason(landing))
-    asked = Asked.from_cursor(context.cursor)
-    answer = decide(
-        asked, digest_of(todo), last_run(context.instance, context.sensor_name, asked), time.time()
-    )
+    asked, now = Asked.from_cursor(context.cursor), time.time()
+    last = last_run(context.instance, context.sensor_name, asked, now)
+    answer = decide(asked, digest_of(todo), last, now)
     if not answer.ask:
         return dg.SkipReason(f"{_summary(delta)}: {answer.reason}")
     return _request(context, replace(landing, delta=delta), answer.asked, str(folder))
@@ -151,7 +150,8 @@ def ministers_sensor(
     asked = Asked.from_cursor(context.cursor)
     todo = [f"{kind}:{name}" for kind, names in (("f", files), ("i", indexes)) for name in names]
     todo += [f"{name}@{at.isoformat()}" for name, at in states.items()]
-    answer = decide(asked, digest_of(todo), last_run(context.instance, context.sensor_name, asked), now)
+    last = last_run(context.instance, context.sensor_name, asked, now)
+    answer = decide(asked, digest_of(todo), last, now)
     if not answer.ask:
         return dg.SkipReason(f"{len(files):,} domains to build, {len(indexes):,} to index: {answer.reason}")
     missing = sorted({*files, *indexes} - set(keys))

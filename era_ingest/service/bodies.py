@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from starlette.datastructures import Headers
+from starlette.requests import Request
 
+from era_ingest.service.pages.faces import show_problem
 from era_ingest.service.problems import Problem
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class BodyLimits:
         try:
             answer = await reading.read(receive, self._timeout_s)
             if answer is not None:
-                await answer.response()(scope, receive, send)
+                await show_problem(Request(scope), answer)(scope, receive, send)
                 return
             scope.setdefault("state", {})["body_bytes"] = reading.held_bytes
             await self._app(scope, reading.replay(receive), send)

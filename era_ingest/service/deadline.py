@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from starlette.requests import Request
+
 from era_ingest.service.bodies import BOOKS_PATH
+from era_ingest.service.pages.faces import show_problem
 from era_ingest.service.problems import Problem
 
 if TYPE_CHECKING:
@@ -53,4 +56,5 @@ class Deadline:
                 raise
             wait = {"Retry-After": f"{_RETRY_AFTER_S}"}
             detail = f"It was not done within {allowed_s:g} seconds (ERA_SERVE_TIMEOUT_S)."
-            await Problem(503, "too_slow", detail, headers=wait).response()(scope, receive, send)
+            problem = Problem(503, "too_slow", detail, headers=wait)
+            await show_problem(Request(scope), problem)(scope, receive, send)

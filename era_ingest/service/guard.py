@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import cookie_parser
+from starlette.requests import Request, cookie_parser
 from starlette.responses import RedirectResponse
 
 from era_ingest.service.access import Scope, find_grant
 from era_ingest.service.pages import door
+from era_ingest.service.pages.faces import show_problem
 from era_ingest.service.pages.sessions import COOKIE
 from era_ingest.service.problems import Problem
 from era_ingest.service.rates import MAX_AT_ONCE
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Send
-    from starlette.types import Scope as Request
+    from starlette.types import Scope as RequestScope
 
     from era_ingest.service.access import Grant
     from era_ingest.service.pages.sessions import Sessions
@@ -56,7 +57,7 @@ class Guard:
         self._sessions = sessions
         self._rates = rates
 
-    async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: RequestScope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer with 401, 403 or 429."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -69,7 +70,7 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        if scope["path"] in PUBLIC:
+        if scope["path"] in PUBLIC or door.is_looks(scope["path"]):
             await self._app(scope, receive, send_marked)
             return
         grant = self._grant_of(scope)
@@ -78,20 +79,22 @@ class Guard:
         with self._rates.working(asker) as has_room:
             if not has_room:
                 refusal = _too_many("too_many_at_once", f"at most {MAX_AT_ONCE} requests at once", 1.0)
+            if isinstance(refusal, Problem):
+                refusal = show_problem(Request(scope), refusal)
             answer = refusal or self._app
             await answer(scope, receive, send_marked)
 
-    def _grant_of(self, scope: Request) -> Grant | None:
+    def _grant_of(self, scope: RequestScope) -> Grant | None:
         scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
         return find_grant(self._grants, token.strip()) if scheme.lower() == "bearer" else None
 
-    def _refuse_more(self, asker: str) -> Response | None:
+    def _refuse_more(self, asker: str) -> Problem | None:
         wait_s = self._rates.take(asker)
         if not wait_s:
             return None
         return _too_many("too_many_requests", "as often as ERA_SERVE_RATE_PER_S says", wait_s)
 
-    def _refuse(self, scope: Request, grant: Grant | None) -> Response | None:
+    def _refuse(self, scope: RequestScope, grant: Grant | None) -> Problem | Response | None:
         """Return why a request is refused; None where it is not, its caller noted."""
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
         state = scope.setdefault("state", {})
@@ -102,14 +105,14 @@ class Guard:
             return self._let_people_in(scope, headers)
         if grant.scope is not Scope.WRITE and not _only_reads(method, path):
             asked = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
-            return Problem(403, "read_only_token", "This token may only read.", (), asked).response()
+            return Problem(403, "read_only_token", "This token may only read.", (), asked)
         state["caller"] = grant.caller
         return None
 
-    def _let_people_in(self, scope: Request, headers: Headers) -> Response | None:
+    def _let_people_in(self, scope: RequestScope, headers: Headers) -> Problem | Response | None:
         """Let a session read the page; send people without one to the sign-in, and programs away."""
         method, path = scope["method"], scope["path"]
-        if door.is_open(path):
+        if path == door.SIGN_IN:
             return None
         reads = method in door.SAFE or path == door.SIGN_OUT
         caller = self._sessions.find(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))
@@ -122,28 +125,28 @@ class Guard:
             )
         asked = {"WWW-Authenticate": "Bearer"}
         detail = "Send `Authorization: Bearer <token>` with a known token."
-        return Problem(401, "no_token", detail, (), asked).response()
+        return Problem(401, "no_token", detail, (), asked)
 
 
-def _too_many(code: str, bound: str, wait_s: float) -> Response:
+def _too_many(code: str, bound: str, wait_s: float) -> Problem:
     wait = {"Retry-After": f"{max(1, math.ceil(wait_s))}"}
-    return Problem(429, code, f"A caller may ask {bound}: slow down.", headers=wait).response()
+    return Problem(429, code, f"A caller may ask {bound}: slow down.", headers=wait)
 
 
 def _only_reads(method: str, path: str) -> bool:
     return method in door.SAFE or (method, path) in _READING
 
 
-def _refuse_pages(headers: Headers, *, follows_link: bool) -> Response | None:
+def _refuse_pages(headers: Headers, *, follows_link: bool) -> Problem | None:
     """Refuse what a web page of another site made a browser send."""
     host = headers.get("host", "")
     if not _is_local(host):
         detail = "Without tokens the service answers only to names of this machine, such as 127.0.0.1."
-        return Problem(403, "foreign_host", detail).response()
+        return Problem(403, "foreign_host", detail)
     origin = headers.get("origin")
     foreign = origin is not None and urlsplit(origin).netloc != host
     if foreign or (not follows_link and headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}):
-        return Problem(403, "foreign_page", "Requests that pages of other sites make are refused.").response()
+        return Problem(403, "foreign_page", "Requests that pages of other sites make are refused.")
     return None
 
 

@@ -11,6 +11,8 @@ from psycopg import errors, sql
 from era_ingest.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from psycopg import AsyncConnection
 
     from era_ingest.store.database import Database
@@ -48,7 +50,7 @@ async def migrate(db: Database) -> int:
 
     Raises:
         ConfigurationError: pgvector is missing, too old or may not be installed by this user; or the database
-            was written by a later version of this project.
+            was written by a later or another version of this project.
         StoreUnavailableError: The database is away.
     """
     async with db.connection() as conn:
@@ -59,21 +61,15 @@ async def migrate_in(conn: AsyncConnection[Any]) -> int:
     """Do as ``migrate`` on one connection; the caller ends the transaction."""
     migrations = load_migrations()
     latest = migrations[-1].version
-    if await _current_version(conn) == latest:
+    if not _missing(migrations, await _applied(conn)):
         return latest
     await conn.execute("select pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
     await _ensure_pgvector(conn)
-    current = await _current_version(conn)
-    if current > latest:
-        raise ConfigurationError(
-            f"The database has schema version {current}, this program knows {latest}: "
-            "install the version of era_ingest that wrote it, or a later one."
-        )
+    missing = _missing(migrations, await _applied(conn))
     try:
         await _prepare(conn)
-        for migration in migrations:
-            if migration.version > current:
-                await _apply(conn, migration)
+        for migration in missing:
+            await _apply(conn, migration)
     except errors.InsufficientPrivilege as error:
         raise ConfigurationError(
             f"The database user may not create the schema era: {error}. Grant it CREATE on the database."
@@ -81,15 +77,32 @@ async def migrate_in(conn: AsyncConnection[Any]) -> int:
     return latest
 
 
-async def _current_version(conn: AsyncConnection[Any]) -> int:
-    """Return the version that the database has, 0 without any."""
+def _missing(migrations: Sequence[Migration], applied: Mapping[int, str]) -> list[Migration]:
+    """Return the migrations that a database lacks, in order; one may come before others that it has.
+
+    That is so where two were written side by side, and the one with the higher number was released first.
+
+    Raises:
+        ConfigurationError: The database has a migration that this program does not know, or knows as another.
+    """
+    known = {migration.version: migration.name for migration in migrations}
+    if strange := {version: name for version, name in applied.items() if known.get(version) != name}:
+        version, name = max(strange.items())
+        there = f"{known[version]!r} of that number" if version in known else f"versions up to {max(known)}"
+        raise ConfigurationError(
+            f"The database has schema version {version} ({name!r}), this program knows {there}: "
+            "install the version of era_ingest that wrote it, or a later one."
+        )
+    return [migration for migration in migrations if migration.version not in applied]
+
+
+async def _applied(conn: AsyncConnection[Any]) -> dict[int, str]:
+    """Return the names of the migrations that the database has, by version."""
     cursor = await conn.execute("select to_regclass('era.schema_version')")
     if (row := await cursor.fetchone()) is None or row[0] is None:
-        return 0
-    cursor = await conn.execute("select coalesce(max(version), 0) from era.schema_version")
-    row = await cursor.fetchone()
-    assert row is not None
-    return int(row[0])
+        return {}
+    cursor = await conn.execute("select version, name from era.schema_version")
+    return dict(await cursor.fetchall())
 
 
 async def _prepare(conn: AsyncConnection[Any]) -> None:

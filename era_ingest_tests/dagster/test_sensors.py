@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from era_ingest.definitions import defs
-from era_ingest.orchestration import asking
+from era_ingest.orchestration import asking, sensors
 from era_ingest.orchestration.asking import Asked
 from era_ingest.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
 from era_ingest.orchestration.resources import EraResource
@@ -151,6 +153,26 @@ def test_no_second_run_while_one_is_at_work(house: House) -> None:
     )
     write_book(house.landing, "second")
     assert "still at work" in the_reason(house.tick(landing_sensor))
+
+
+def test_a_run_that_nobody_will_start_is_not_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon was killed before it put its run into the queue, and was away for over a day."""
+    write_book(house.landing, "book")
+    request = the_request(house.tick(landing_sensor))
+    house.instance.create_run_for_job(
+        defs.resolve_job_def("ingest"),
+        run_config=request.run_config,
+        tags=request.tags,
+        status=dg.DagsterRunStatus.NOT_STARTED,
+    )
+    assert "still at work" in the_reason(house.tick(landing_sensor))
+    later = time.time() + asking.LOST_AFTER.total_seconds() + 60.0
+    monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: later))
+    again = the_request(house.tick(landing_sensor))
+    assert again.run_key != request.run_key
+    assert house.run("ingest", again).success
 
 
 def test_a_failed_run_is_asked_for_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,39 @@ async def test_later_schema_is_refused(store: Store) -> None:
         await schema.migrate(store.database)
 
 
+async def test_another_schema_is_refused(store: Store) -> None:
+    """So is one in which a number stands for another migration: two branches took the same."""
+    await store.fetch("update era.schema_version set name = 'rival' where version = 10")
+    with pytest.raises(ConfigurationError, match=r"version 10 \('rival'\), this program knows 'jobs'"):
+        await schema.migrate(store.database)
+
+
+async def test_a_migration_that_arrives_late_is_applied(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is lower than one that the database has; all are applied once, each after those before it."""
+    released = schema.load_migrations()
+    late = [
+        schema.Migration(15, "late", "create table era.late (id integer)"),
+        schema.Migration(16, "later", "alter table era.late add column name text"),
+    ]
+    await schema.migrate(database)
+    monkeypatch.setattr(schema, "load_migrations", lambda: sorted([*released, *late]))
+    latest = [await schema.migrate(database) for _ in range(2)]
+    assert latest == [released[-1].version] * 2
+    async with database.connection() as conn:
+        cursor = await conn.execute("select version from era.schema_version order by applied_at, version")
+        versions = [row[0] for row in await cursor.fetchall()]
+        assert versions == [*(one.version for one in released), 15, 16]
+        await conn.execute("select id, name from era.late")
+
+
+def test_no_two_migrations_have_one_number() -> None:
+    """Two branches that took the same are found before they are released."""
+    versions = [migration.version for migration in schema.load_migrations()]
+    assert len(set(versions)) == len(versions)
+
+
 async def test_empty_installation_has_its_views(database: Database) -> None:
     """Readers find the views, empty, before anything was loaded."""
     await schema.migrate(database)

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from era_ingest.definitions import defs
+from era_ingest.orchestration.instance import open_instance
 from era_ingest.orchestration.run_queue import open_run_queue
+from era_ingest.settings import load_settings
 from era_ingest_tests.service_kit import Installation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import dagster as dg
+
+    from era_ingest_tests.service_kit import Served
 
 
 def _install(folder: Path, url: str, patch: pytest.MonkeyPatch) -> Installation:
@@ -44,3 +50,17 @@ def shared_installation(
     """One for all tests of a module, which leave it as it is."""
     with pytest.MonkeyPatch.context() as patch:
         yield _install(tmp_path_factory.mktemp("shared"), module_dagster_database_url, patch)
+
+
+@pytest.fixture
+def served(installation: Installation) -> Iterator[Served]:
+    """A service without tokens."""
+    with installation.serve() as opened:
+        yield opened
+
+
+@pytest.fixture
+def instance(installation: Installation) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance that the service uses, as the daemon has it open."""
+    with open_instance(load_settings(), capture_prints=False) as opened:
+        yield opened

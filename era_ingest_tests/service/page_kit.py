@@ -16,10 +16,8 @@ from urllib.parse import quote
 import dagster as dg
 import pytest
 from dagster._core.events import AssetObservationData
-from dagster._core.execution.api import execute_run
 
 import era_ingest
-from era_ingest.definitions import defs
 from era_ingest.orchestration.progress import build_observation
 from era_ingest.pipelines.ingest import ingest_books
 from era_ingest.pipelines.landing import resolve_paths
@@ -27,7 +25,8 @@ from era_ingest.pipelines.ministers import build_ministers
 from era_ingest.pipelines.report import IngestRequest, Progress
 from era_ingest.pipelines.services import open_services
 from era_ingest.settings import load_settings
-from era_ingest.store.embedded.waiting import Waiter
+from era_ingest_tests.service import jobs_kit
+from era_ingest_tests.service.jobs_kit import take
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,27 +87,14 @@ def load_books(*paths: Path) -> None:
 
 def post(served: Served, book: str, document: Any) -> str:
     """Hand in a book; return the job's id."""
-    answer = served.ask("POST", f"/v1/ingest?book={quote(book)}", document)
+    answer = jobs_kit.post(served, quote(book), document)
     assert answer.status == 202, answer.body
     return str(answer.json["job_id"])
 
 
-def execute(instance: dg.DagsterInstance, job_id: str) -> bool:
-    """Execute a job's run as a worker of the daemon would; return whether it succeeded."""
-    _start(instance, job_id)
-    run = instance.get_run_by_id(job_id)
-    assert run is not None
-    job = dg.reconstructable(ingest_job_for_workers)
-    return execute_run(job, run, instance, raise_on_error=False).success
-
-
-def ingest_job_for_workers() -> dg.JobDefinition:
-    return defs.resolve_job_def("ingest")
-
-
 def begin(instance: dg.DagsterInstance, job_id: str) -> None:
     """Let a job's run begin, as its worker records it, and go no further."""
-    _start(instance, job_id)
+    take(instance, job_id)
     _report(instance, job_id, dg.DagsterEventType.RUN_START)
 
 
@@ -127,13 +113,6 @@ def observe(instance: dg.DagsterInstance, job_id: str, *, done: int, expected: i
     )
     observation = AssetObservationData(build_observation(progress))
     _report(instance, job_id, dg.DagsterEventType.ASSET_OBSERVATION, observation)
-
-
-def _start(instance: dg.DagsterInstance, job_id: str) -> None:
-    """Take a run out of the queue, once it stands there."""
-    in_queue = dg.RunsFilter(run_ids=[job_id], statuses=[dg.DagsterRunStatus.QUEUED])
-    assert Waiter().until(lambda: instance.get_runs_count(in_queue) == 1, 60)
-    _report(instance, job_id, dg.DagsterEventType.RUN_STARTING)
 
 
 def _report(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType, data: Any = None) -> None:

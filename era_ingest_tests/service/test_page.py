@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from era_ingest.service.access import Grant
     from era_ingest_tests.service_kit import Answer, Installation, Served
 
 READ, WRITE = new_token(Scope.READ), new_token(Scope.WRITE)
@@ -392,20 +394,36 @@ def test_a_link_from_elsewhere_leads_here_and_nothing_else_does(served: Served) 
     assert served.ask("GET", "/sign-in").headers["location"] == "/"
 
 
-def test_a_session_ends_with_its_time_its_token_and_its_process() -> None:
-    """Whichever comes first."""
+def test_a_session_goes_on_elsewhere_and_ends_with_its_time_and_the_tokens() -> None:
+    """Another process with the same tokens takes it; one with others, or after twelve hours, does not."""
     now = [1_000.0]
-    sessions = Sessions(GRANTS, clock=lambda: now[0])
-    cookie = sessions.open(READ[0])
-    assert cookie is not None
-    assert sessions.open("unknown") is None
-    assert sessions.find(cookie) == GRANTS[0].caller
-    assert Sessions(GRANTS, clock=lambda: now[0]).find(cookie) is None
-    sessions._grants = GRANTS[1:]
-    assert sessions.find(cookie) is None
-    sessions._grants = GRANTS
-    now[0] += LIFETIME_S
-    assert sessions.find(cookie) is None
+
+    def at_another(*grants: Grant) -> str | None:
+        return Sessions(grants, clock=lambda: now[0]).find(cookie)
+
+    opened = Sessions(GRANTS, clock=lambda: now[0])
+    cookie = opened.open(READ[0]) or ""
+    assert opened.open("unknown") is None
+    assert opened.find(cookie) == at_another(*GRANTS) == at_another(*reversed(GRANTS)) == GRANTS[0].caller
+    added = load_grants(load_settings(serve_tokens=new_token(Scope.READ)[1]))
+    promoted = replace(GRANTS[0], scope=Scope.WRITE)
+    for changed in (GRANTS[:1], GRANTS[1:], (*GRANTS, *added), (promoted, *GRANTS[1:]), ()):
+        assert at_another(*changed) is None
+    assert opened.find(f"{cookie.partition('.')[0]}.{int(now[0]) + 10 * LIFETIME_S}.{cookie[-64:]}") is None
+    now[0] += LIFETIME_S - 1
+    assert at_another(*GRANTS) == GRANTS[0].caller
+    now[0] += 1
+    assert at_another(*GRANTS) is None
+
+
+def test_people_stay_signed_in_over_a_restart(installation: Installation) -> None:
+    """The cookie of one service opens the page of the next one, and none where the token is gone."""
+    with installation.serve(GRANTS) as first:
+        cookie = submit(first, "/sign-in", token=READ[0]).headers["set-cookie"].partition(";")[0]
+    with installation.serve(GRANTS) as second:
+        assert second.ask("GET", "/", headers={**HTML, "Cookie": cookie}).status == 200
+    with installation.serve(GRANTS[1:]) as third:
+        assert third.ask("GET", "/", headers={**HTML, "Cookie": cookie}).status == 303
 
 
 def test_pages_are_no_part_of_the_api(served: Served) -> None:

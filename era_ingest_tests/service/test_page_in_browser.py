@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from era_ingest.orchestration.instance import open_instance
 from era_ingest.service.access import Scope, load_grants, new_token
 from era_ingest.settings import load_settings
+from era_ingest_tests.service.jobs_kit import execute
 from era_ingest_tests.service.page_kit import (
     HOSTILE_BOOK,
     HOSTILE_NAME,
@@ -28,7 +29,6 @@ from era_ingest_tests.service.page_kit import (
     SAMPLES,
     WHOLE,
     begin,
-    execute,
     load_books,
     observe,
     open_browser,

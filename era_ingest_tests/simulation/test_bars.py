@@ -75,6 +75,14 @@ def test_strange_servers_are_served_too(name: str) -> None:
     assert median(outcome.refused for outcome in outcomes) <= 0.03
 
 
+def test_a_crowd_that_spends_a_window_starves_nobody() -> None:
+    """Twelve clients, ten seconds a window: one took it for its own, was refused, and never tried its turn again."""
+    (family,) = (family for family in WIDER if "many clients" in family.name)
+    (outcome,) = run_family(shortened(family), ADAPTIVE, [9807])
+    assert outcome.fairness >= 0.98
+    assert outcome.refused <= 0.03
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_most_servers_of_a_row_hold_its_bar(family: Family) -> None:

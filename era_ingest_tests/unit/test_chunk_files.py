@@ -12,6 +12,7 @@ from upath import UPath
 
 from era_ingest.core.names import book_slug
 from era_ingest.errors import InvalidNameError, MalformedDocumentError, StoreUnavailableError
+from era_ingest.store.atomic import prepare_bytes
 from era_ingest.store.chunk_files import ChunkFiles, encode
 from era_ingest.store.chunk_table import SCHEMA, build_table, chunks_of, hashes_of, record_of
 from era_ingest_tests.postgres.store_kit import chapter, rows
@@ -129,11 +130,11 @@ def test_url_is_shown_as_it_was_given() -> None:
 
 
 def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
-    """Temporary files older than an hour go with the first write; younger ones may be another writer's."""
-    old, young = tmp_path / ".era-old.tmp", tmp_path / ".era-young.tmp"
-    for path in (old, young):
-        path.write_bytes(b"half a file")
-    os.utime(old, (1_000_000_000, 1_000_000_000))
+    """It goes with the first write; what a living writer has open stays."""
+    left = tmp_path / ".era-left.tmp"
+    left.write_bytes(b"half a file")
+    living = prepare_bytes(tmp_path / "another.parquet", b"a whole file")
     ChunkFiles(str(tmp_path)).write(SLUG, BOOK.table)
-    assert not old.exists()
-    assert young.exists()
+    assert not left.exists()
+    living.publish()
+    assert (tmp_path / "another.parquet").read_bytes() == b"a whole file"

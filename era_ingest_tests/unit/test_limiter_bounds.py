@@ -130,6 +130,22 @@ def test_a_window_in_company_is_left_alone_when_not_all_could_send() -> None:
     assert quota.wait(30.0, 1.0, 0.1) == pytest.approx(30, abs=0.1)
 
 
+def test_a_crowded_window_of_a_few_latencies_is_still_spent_by_what_is_left() -> None:
+    """Its mean pace belongs to all: one client of twelve that took it for its own starved."""
+    quota = crowded_window()
+    for turn in range(4):
+        for second, remaining in ((1.0, 100.0), (2.0, 60.0), (3.0, 20.0)):
+            now = 60.0 * (turn + 1) + second
+            sent = flight(now, before=Spend(3.0 * (turn + 1) + second - 1, 0.0))
+            quota.on_send(now, sent, 10.0)
+            told = ServerHints(limit_requests=100, remaining_requests=remaining, reset_requests_s=60 - second)
+            quota.on_hints(now, sent, told)
+    assert quota.is_window
+    assert quota.pace(243.5, 10.0) < 1.0
+    quota.on_refused(243.5)
+    assert quota.explains(243.5, 10.0)
+
+
 def test_a_mirror_sees_how_many_share_it() -> None:
     """Three others send as much as we: each of ours stands for four, and silence for four silences."""
     mirror = Mirror()
@@ -192,6 +208,18 @@ def test_a_server_that_refuses_much_is_asked_half_as_often_until_it_does_not() -
     now = _answers(restraint, now, [False] * 40)
     assert restraint.share == 1.0
     assert restraint.wait(now, 10.0) == 0
+
+
+def test_headers_that_did_not_explain_refusals_are_doubted_for_a_minute_then_for_two() -> None:
+    """Not for ever: a crowd in front of a client is no lie of its headers."""
+    restraint = Restraint()
+    assert not restraint.doubts_headers(0.0)
+    caught = _answers(restraint, 0.0, [False, True] * 10)
+    assert restraint.doubts_headers(caught + 59)
+    assert not restraint.doubts_headers(caught + 61)
+    again = _answers(restraint, caught + 100, [False, True] * 10)
+    assert restraint.doubts_headers(again + 119)
+    assert not restraint.doubts_headers(again + 121)
 
 
 def test_a_restraint_lives_with_a_quota_that_believes_to_be_empty() -> None:

@@ -143,15 +143,13 @@ def test_mode_of_a_replaced_file_is_kept(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_killed_writer_are_swept_up(tmp_path: Path) -> None:
-    """Old temporary files go with the next write; a young one may be somebody's at work."""
+    """They go with the next write; what another writer is at stays."""
     write_domain(tmp_path, "war", _built("a"))
-    for name, age_s in (("old", 7200), ("young", 60)):
-        path = tmp_path / "war" / f"{atomic.TEMPORARY_PREFIX}{name}{atomic.TEMPORARY_SUFFIX}"
-        path.write_text("")
-        now = path.stat().st_mtime
-        os.utime(path, (now - age_s, now - age_s))
+    (tmp_path / "war" / f"{atomic.TEMPORARY_PREFIX}left{atomic.TEMPORARY_SUFFIX}").write_text("")
+    living = atomic.prepare_bytes(tmp_path / "war" / "notes.txt", b"whole")
     write_domain(tmp_path, "war", _built("b"))
-    assert [path.name for path in (tmp_path / "war").glob(".era-*")] == [".era-young.tmp"]
+    assert [str(path) for path in (tmp_path / "war").glob(".era-*")] == [living.temporary]
+    living.discard()
 
 
 def test_pieces_that_are_not_published_leave_nothing(tmp_path: Path) -> None:

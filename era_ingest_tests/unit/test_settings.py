@@ -54,7 +54,7 @@ def test_every_variable_of_the_contract_is_there() -> None:
 def test_a_wrong_value_names_its_variable(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says which variable is wrong and where to look."""
     monkeypatch.setenv(variable, value)
-    with pytest.raises(ConfigurationError, match="era settings") as caught:
+    with pytest.raises(ConfigurationError, match="start it again; `era --help` lists all") as caught:
         load_settings()
     assert variable in caught.value.message
 

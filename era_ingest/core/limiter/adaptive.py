@@ -158,7 +158,7 @@ class AdaptiveLimiter:
     def _refused(self, now: float, flight: Flight, hints: ServerHints) -> None:
         self._read(now, flight, hints, refused=True)
         retry_after_s = _bounded(hints)
-        if not self.restraint.has_caught and any(
+        if not self.restraint.doubts_headers(now) and any(
             quota.explains(now, self.pipe.latency_s) for quota in self.quotas
         ):
             self.refusals.books.on_returned(flight)

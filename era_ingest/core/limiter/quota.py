@@ -43,7 +43,8 @@ COARSE_S: Final = 1.0
 """Resets that never exceed this whole second are rounded, and say nothing about a refill."""
 SHORT_WINDOW: Final = 10.0
 SHORT: Final = 3.0
-"""Latencies within which a window is over, or a bucket fills, that is no more of use."""
+"""Latencies within which a window of our own is over, or one that others use too, or a bucket fills, that is no more of
+use."""
 EMPTY: Final = 3.0
 """... or so many requests."""
 MISSED: Final = 3
@@ -71,9 +72,10 @@ class Quota:
     A window is left alone when less than one request for each of the company is left: all would send it. Gaps
     are drawn at random within 40 %, so that clients that read the same header do not send at the same instant.
 
-    A window shorter than ten latencies, or a bucket that fills within three, has changed before much can be
-    heard of it: it is spent evenly, at 95 % of its mean pace, and refusals there are for `Refusals` to learn
-    from. Headers without a reset, or with none but whole seconds of 1, are not believed.
+    A window shorter than ten latencies, or a bucket that fills within three, has changed before much can be heard of
+    it: it is spent evenly, at 95 % of its mean pace, and refusals there are for `Refusals` to learn from. A window that
+    others use too only below three: the mean pace is all of theirs, not ours. Headers without a reset, or with none but
+    whole seconds of 1, are not believed.
 
     State. The mirror, and the credit of the pace.
 
@@ -185,7 +187,7 @@ class Quota:
         if mirror.pairs <= SHORT_AFTER:
             return False
         if mirror.is_window:
-            return mirror.width_s < SHORT_WINDOW * latency
+            return mirror.width_s < (SHORT if self._is_shared else SHORT_WINDOW) * latency
         return mirror.limit < SHORT * latency * mirror.refill
 
     def explains(self, now: float, latency_s: float | None) -> bool:

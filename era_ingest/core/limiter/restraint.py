@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,9 @@ LEAST: Final = 1 / 64
 """Of the learners' pace so much is left at least."""
 LONGEST_S: Final = 30.0
 """Up to here a silence is lengthened, seconds."""
+DOUBT_S: Final = 60.0
+DOUBT_MOST_S: Final = 3600.0
+"""Headers that did not explain what was refused are doubted so long, twice as long each time, seconds."""
 
 
 class Restraint:
@@ -32,7 +36,12 @@ class Restraint:
     From the second halving on silences are longer likewise. Requests that were on their way when a refusal
     was heard count once: they are one refusal.
 
-    State. The share of the learners' pace that is left (1/64 to 1), the latest outcomes.
+    Headers that let it come to that are doubted, so that others learn from the refusals: for a minute, and each time it
+    happens again for twice as long, up to an hour. Not for ever: a crowd that spends a window in front of a client is
+    no lie of its headers, and only they show it the way back.
+
+    State. The share of the learners' pace that is left (1/64 to 1), the latest outcomes, until when headers are
+    doubted.
 
     Defaults. A learner that is right about its server is refused less than half as often, but for its first
     minute, and never meets this.
@@ -41,7 +50,8 @@ class Restraint:
     """
 
     def __init__(self) -> None:
-        self.share, self.has_caught = 1.0, False
+        self.share = 1.0
+        self._doubt_s, self._doubt_until = DOUBT_S, -math.inf
         self._outcomes: deque[bool] = deque(maxlen=MANY)
         self._changed_at = self._heard_at = self._next_at = 0.0
 
@@ -56,6 +66,10 @@ class Restraint:
         """Note a request that goes out."""
         if pace:
             self._next_at = now + 1 / (self.share * pace)
+
+    def doubts_headers(self, now: float) -> bool:
+        """Return whether headers do not explain refusals at present."""
+        return now < self._doubt_until
 
     def silence_s(self, silence_s: float) -> float:
         """Return how long to be silent where the learners would for ``silence_s``, in seconds."""
@@ -75,10 +89,15 @@ class Restraint:
             return
         few, many = sum(latest) / len(latest), sum(self._outcomes) / max(MANY // 2, len(self._outcomes))
         if few > OFTEN or many > STEADY:
-            self.has_caught = True
+            self._doubt(now)
             self._change(now, max(LEAST, self.share / 2))
         elif self.share < 1.0 and few <= CONTENT:
             self._change(now, 2 * self.share)
+
+    def _doubt(self, now: float) -> None:
+        if not self.doubts_headers(now) and self._doubt_until > -math.inf:
+            self._doubt_s = min(DOUBT_MOST_S, 2 * self._doubt_s)
+        self._doubt_until = now + self._doubt_s
 
     def _change(self, now: float, share: float) -> None:
         self.share, self._changed_at = share, now

@@ -16,9 +16,9 @@ _PROGRAMS = ("/v1/", "/healthz", "/readyz", "/metrics")
 _OWN = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,2000}")
 
 
-def is_open(path: str) -> bool:
-    """Say whether a path of the page can be had without signing in: the sign-in itself, and what it looks like."""
-    return path == SIGN_IN or path.startswith(STATIC_PREFIX)
+def is_looks(path: str) -> bool:
+    """Say whether a path is one of the files that pages load: they tell nothing, and refusals look like pages too."""
+    return path.startswith(STATIC_PREFIX)
 
 
 def is_page(path: str) -> bool:

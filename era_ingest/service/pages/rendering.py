@@ -62,7 +62,7 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
     """Return a page."""
     settings = parts_of(request).settings
     html = _ENVIRONMENT.get_template(template).render(
-        path=request.url.path,
+        path=request.scope["path"],  # not of the URL: a Host header may be none
         base=str(request.base_url),
         signed_in=getattr(request.state, "session", False),
         dagster=(settings.dagster_url or "").rstrip("/"),

@@ -1,15 +1,15 @@
-"""Sessions of people who signed in with a token: a cookie that this process made and can check, nothing stored.
+"""Sessions of people who signed in with a token: a cookie that the service made and can check, nothing stored.
 
-A cookie says whose token it was and until when it holds, under a MAC of a key that lives and dies with the process:
-neither the settings, which hold hashes of tokens, nor a leaked cookie give more than reading the page until then. It
-ends early where the token is taken out of the settings, or the service is started again.
+A cookie says whose token it was and until when it holds, under a MAC. The MAC's key is derived from the tokens' hashes,
+so that a session goes on over restarts and at every replica that has the same ``ERA_SERVE_TOKENS``, and ends where they
+change: at the least when its own token is taken out. Whoever can read that setting could make a cookie, and read the
+page with it, though not call anything under ``/v1``: keep it as a secret.
 """
 
 from __future__ import annotations
 
 import hmac
 import re
-import secrets
 import time
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COOKIE = "era_session"
 LIFETIME_S = 12 * 3600
 """A working day; then the token is asked for again."""
+_PURPOSE = b"era_ingest session cookies, version 1"
 _FORM = re.compile(r"([0-9a-f]{12})\.([0-9]{1,12})\.([0-9a-f]{64})")
 
 
@@ -37,7 +38,7 @@ class Sessions:
     def __init__(self, grants: Sequence[Grant], *, clock: Callable[[], float] = time.time) -> None:
         self._grants = grants
         self._clock = clock
-        self._key = secrets.token_bytes(32)
+        self._key = derive_key(grants)
 
     @property
     def needed(self) -> bool:
@@ -62,3 +63,13 @@ class Sessions:
     def _seal(self, caller: str, until: int) -> str:
         message = f"{caller}.{until}"
         return f"{message}.{hmac.digest(self._key, message.encode(), 'sha256').hex()}"
+
+
+def derive_key(grants: Sequence[Grant]) -> bytes:
+    """Return the key of the sessions of these tokens, 32 bytes; the same in whatever order they stand.
+
+    It is HKDF's extraction (RFC 5869) with the purpose as salt. A token has 32 random bytes, so that its hash is as
+    good as a random key.
+    """
+    material = sorted({grant.digest + grant.scope.value.encode() for grant in grants})
+    return hmac.digest(_PURPOSE, b"\n".join(material), "sha256")

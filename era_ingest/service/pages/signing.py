@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from era_ingest.service.pages.door import SIGN_IN, SIGN_OUT, is_foreign, own_path
+from era_ingest.service.pages.faces import show_problem
 from era_ingest.service.pages.rendering import render
 from era_ingest.service.pages.sessions import COOKIE, LIFETIME_S, Sessions
 from era_ingest.service.problems import Problem
@@ -30,7 +31,9 @@ async def show_form(
 async def sign_in(request: Request) -> Response:
     """Begin a session, if the token is known; go on to the page that was wanted."""
     if is_foreign(request.headers):
-        return Problem(403, "foreign_page", "Sign in on the page of this service itself.").response()
+        return show_problem(
+            request, Problem(403, "foreign_page", "Sign in on the page of this service itself.")
+        )
     async with request.form(max_files=0, max_fields=_FIELDS) as form:
         token, wanted = str(form.get("token", "")).strip(), own_path(str(form.get("next", "/")))
     cookie = _sessions(request).open(token)
@@ -48,7 +51,9 @@ async def sign_in(request: Request) -> Response:
 async def sign_out(request: Request) -> Response:
     """End the session in this browser."""
     if is_foreign(request.headers):
-        return Problem(403, "foreign_page", "Sign out on the page of this service itself.").response()
+        return show_problem(
+            request, Problem(403, "foreign_page", "Sign out on the page of this service itself.")
+        )
     answer = RedirectResponse(SIGN_IN, 303)
     answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
     return answer
