@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# processes that test: one a core, since most tests wait for a program or a server
+# processes that test: one a core, four at most; most tests wait for a program or a server
 JOBS   ?= logical
 export ERA_HOME ?= $(CURDIR)/.era
 
@@ -41,7 +41,7 @@ monitor:
 	@sh tools/ensure_prometheus.sh $(VENV)/prometheus
 
 test: $(VENV)/.dev models browser monitor  ## the whole test suite (short forms)
-	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-long: $(VENV)/.dev models browser monitor  ## the long forms too (hours)
 	$(BIN)/python -m pytest
