@@ -4,8 +4,13 @@ Nothing that is imported or done here may start a thread or open a connection: t
 share the other.
 """
 
+import atexit
 import gc
+import os
+import shutil
 from importlib import import_module
+from multiprocessing import forkserver
+from pathlib import Path
 
 from era_ingest.orchestration.run_queue import DEFINITIONS
 
@@ -19,8 +24,18 @@ _LATE = (
     "upath.implementations.local",
 )
 """What a run imports only once it goes on."""
+_PID = os.getpid()
+
+
+def _clear_up() -> None:
+    """Remove the folder of our socket, which a killed code server leaves behind; its workers are none of us."""
+    address = vars(forkserver)["_forkserver"]._forkserver_address  # noqa: SLF001 - told nowhere else
+    if os.getpid() == _PID and address is not None:
+        shutil.rmtree(Path(address).parent, ignore_errors=True)
+
 
 for _name in _LATE:
     import_module(_name)
 import_module(DEFINITIONS).defs.get_repository_def()
 gc.freeze()  # a collection in a worker would copy the pages that it shares with us
+atexit.register(_clear_up)

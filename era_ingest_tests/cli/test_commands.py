@@ -145,6 +145,24 @@ def test_help_suffices(era: Era) -> None:
         assert name in shown
 
 
+def test_a_search_that_finds_nothing_says_where_it_looked(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A domain that there is not is mostly one that is spelled otherwise."""
+
+    async def find_nothing(*_: object) -> list[object]:
+        return []
+
+    monkeypatch.setattr("era_ingest.cli.search.search_once", find_nothing)
+    for narrowed, said in (
+        ([], "Nothing found. "),
+        (["--domain", "stratgy"], 'in the domain "stratgy"; is that'),
+    ):
+        done = runner.invoke(cli, ["search", *narrowed, "patience"])
+        assert done.exit_code == 0
+        assert said in done.stderr
+
+
 def test_no_command_is_cut_off_in_a_list(runner: CliRunner) -> None:
     """What a list of commands says of each is a whole sentence, on a terminal of 80 columns."""
     groups = [[], *([name] for name, found in cli.commands.items() if isinstance(found, click.Group))]

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -53,12 +54,14 @@ class CodeServer:
         process: The code server.
         client: Asks it.
         embedder: The silent embedder.
+        temporary: Its folder for temporary files.
     """
 
     instance: dg.DagsterInstance
     process: psutil.Process
     client: DagsterGrpcClient
     embedder: socket.socket
+    temporary: Path
 
     def launch(self, job: str, config: Mapping[str, object], tags: Mapping[str, str]) -> str:
         """Have a run started as the daemon does; return its id."""
@@ -122,9 +125,10 @@ def code_server(
     """A code server that has one book before it."""
     write_book(tmp_path / "landing", BOOK)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    with socket.create_server(("127.0.0.1", 0)) as embedder:
+    with socket.create_server(("127.0.0.1", 0)) as embedder, TemporaryDirectory() as temporary:
         embedder.settimeout(DEADLINE_S)
         for name, value in {
+            "TMPDIR": temporary,  # a short path: sockets will lie in it
             "ERA_DATABASE_URL": dagster_database_url,
             "ERA_HOME": str(tmp_path / "home"),
             "ERA_LANDING_DIR": str(tmp_path / "landing"),
@@ -139,7 +143,7 @@ def code_server(
             instance.add_dynamic_partitions(str(BOOKS.name), [BOOK])
             client = DagsterGrpcClient(socket=str(tmp_path / "socket"))
             assert Waiter().until(lambda: answers(client), DEADLINE_S)
-            yield CodeServer(instance, process, client, embedder)
+            yield CodeServer(instance, process, client, embedder, Path(temporary))
 
 
 @contextmanager
@@ -215,6 +219,7 @@ def test_runs_outlive_the_warm_process_which_does_not_outlive_the_code_server(
     assert code_server.status(following) is dg.DagsterRunStatus.STARTED
     other.kill()
     assert are_gone(other, heir)
+    assert not list(code_server.temporary.glob("pymp-*"))
 
 
 def test_a_run_gets_a_python_of_its_own_where_the_code_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,13 +28,13 @@ import pytest
 import era_ingest
 from era_ingest.store.embedded.waiting import Waiter
 from era_ingest_tests.dev_kit import free_port
+from era_ingest_tests.service.page_kit import open_browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Locator, Page
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PACKAGE = Path(era_ingest.__file__).parent
 BOOK = "the-slow-garden"
 """The book that is loaded by hand; its domains are those of the other samples, so nothing else is left to do."""
@@ -83,20 +83,12 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
     """A tab of a headless Chromium; a test that uses it is skipped where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with playwright.sync_playwright() as driver:
-        if found is None and not Path(driver.chromium.executable_path).exists():
-            pytest.skip("no Chromium: `make browser` installs one")
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        try:
-            tab = browser.new_page()
-            tab.set_default_timeout(STEP_TIMEOUT_MS)
-            tab.add_init_script(EVERYTHING_OPEN)
-            yield tab
-            tab.screenshot(path=tmp_path / "last.png")  # what was on the screen, should the test have failed
-        finally:
-            browser.close()
+    with open_browser() as browser:
+        tab = browser.new_page()
+        tab.set_default_timeout(STEP_TIMEOUT_MS)
+        tab.add_init_script(EVERYTHING_OPEN)
+        yield tab
+        tab.screenshot(path=tmp_path / "last.png")  # what was on the screen, should the test have failed
 
 
 @pytest.mark.ui

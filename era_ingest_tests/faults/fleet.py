@@ -35,10 +35,11 @@ VICTIMS = {
     "code server": "code-server",
     "code process": "api grpc",
     "worker": "spawn_main",
-    "warm process": "multiprocessing.forkserver",
     "database": "postgres",
 }
 """Kinds of processes by what stands in their command lines."""
+WARM = "multiprocessing.forkserver"
+"""So it stands in that of the warm process, and of the workers that are forked from it."""
 DAEMON = ("dagster._daemon", "run", "-m", "era_ingest_tests.faults.quick_definitions")
 
 
@@ -54,20 +55,18 @@ def processes_below(pid: int, kind: str) -> set[psutil.Process]:
         main = psutil.Process(pid)
         for process in (main, *main.children(recursive=True)):
             with suppress(psutil.Error):  # it ended while we looked; a zombie has no command line
-                if VICTIMS[kind] in " ".join(process.cmdline()):
+                if VICTIMS[kind] in _command(process) or (kind == "worker" and _is_forked(process)):
                     found.add(process)
     return found
 
 
-def _forked_below(pid: int) -> set[psutil.Process]:
-    """Return the living processes that a warm process forked: by their command lines they are what it is."""
-    warm = processes_below(pid, "warm process")
-    forked = set()
-    for process in warm:
-        with suppress(psutil.NoSuchProcess):
-            if process.parent() in warm:
-                forked.add(process)
-    return forked
+def _is_forked(process: psutil.Process) -> bool:
+    parent = process.parent()
+    return WARM in _command(process) and parent is not None and WARM in _command(parent)
+
+
+def _command(process: psutil.Process) -> str:
+    return " ".join(process.cmdline())
 
 
 def books_loaded(url: str | None) -> set[str]:
@@ -162,8 +161,8 @@ class Program:
         )
 
     def workers(self) -> set[psutil.Process]:
-        """Return the run workers that it (by its code server) started, or had forked from the warm process."""
-        return processes_below(self.process.pid, "worker") | _forked_below(self.process.pid)
+        """Return the run workers that it (by its code server) started."""
+        return processes_below(self.process.pid, "worker")
 
     def kill_and_restart(self) -> None:
         """Kill it alone; what it started is on its own."""

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from era_ingest_tests.faults.conftest import Databases, Forge
 
-PARTS = tuple(kind for kind in VICTIMS if kind not in {"worker", "warm process"})
+PARTS = tuple(kind for kind in VICTIMS if kind != "worker")
 SHORT_LIVES, LIFE_S = 5, 31.0
 """``era dev`` gives up after more lives in a row than this that are shorter than half a minute."""
 
@@ -83,7 +83,7 @@ def _are_new(dev: Dev, kind: str, old: set[psutil.Process]) -> bool:
     return bool(found) and not found & old
 
 
-@pytest.mark.parametrize("rounds", short_and_long(5, 50, short_s=900))
+@pytest.mark.parametrize("rounds", short_and_long(5, 50, short_s=1800))
 def test_all_parts_of_era_dev_killed_within_a_second_come_back(
     forge: Forge, tmp_path: Path, rounds: int, note: Callable[[str, float], None]
 ) -> None:
