@@ -66,9 +66,8 @@ class Pipe:
         self._sizing, self._hold = Sizing(), Hold()
         self._ramp: Ramp | None = None
         self._jump = Jump()
-        self._seat = Seat()
         self._low: Finding | None = None
-        self._watch = Watch()
+        self._seat, self._watch = Seat(), Watch()
         self._cruise_until = self._settled_at = 0.0
         self._arms = Arms()
 
