@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# processes that test: one a core, four at most; most tests wait for a program or a server
+JOBS   ?= logical
 export ERA_HOME ?= $(CURDIR)/.era
 
 .PHONY: help demo test test-long torture lint format models browser monitor clean
@@ -39,7 +41,7 @@ monitor:
 	@sh tools/ensure_prometheus.sh $(VENV)/prometheus
 
 test: $(VENV)/.dev models browser monitor  ## the whole test suite (short forms)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-long: $(VENV)/.dev models browser monitor  ## the long forms too (hours)
 	$(BIN)/python -m pytest

@@ -12,7 +12,6 @@ gc.set_threshold(50_000, 20, 50)
 atexit.register(gc.freeze)
 
 from era_ingest.cli import Runners, cli  # noqa: E402 - see above
-from era_ingest.cli.app import load_commands  # noqa: E402 - see above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,7 +68,6 @@ def _new_token(scope: str) -> tuple[str, str]:
 
 def main() -> None:
     """Run ``era``."""
-    load_commands()
     runners = Runners(
         ingest=_ingest, dev=_dev, check_dagster=_check_dagster, serve=_serve, new_token=_new_token
     )

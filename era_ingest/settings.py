@@ -37,9 +37,11 @@ def _parse_aliases(value: object) -> object:
         return value
     try:
         text = value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8")
+        return json.loads(text)
     except OSError as error:
-        raise ValueError(f"the file cannot be read: {error}") from error
-    return json.loads(text)
+        raise ValueError(f"the file {value} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error})") from error
 
 
 Switch = Annotated[bool, BeforeValidator(_parse_switch)]
@@ -256,7 +258,7 @@ def _explain(error: ValidationError) -> str:
         name = str(item["loc"][0]) if item["loc"] else ""
         field = Settings.model_fields.get(name)
         label = f"ERA_{name.upper()} ({field.description}): " if field else ""
-        wrong.append(f"{label}{item['msg']}")
+        wrong.append(f"{label}{item['msg'].removeprefix('Value error, ')}")
     return (
         f"Wrong settings: {'; '.join(wrong)}. Set them right in the environment of this process and start it again; "
         "`era --help` lists all settings and what each takes."

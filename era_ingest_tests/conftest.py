@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from dagster import DagsterInstance
 
-_LEAVE_TIMEOUT_S = 20.0
+_LEAVE_TIMEOUT_S = 60.0
 
 
 def pytest_configure() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import socket
 import subprocess
@@ -115,6 +116,11 @@ def _is_of(process: psutil.Process, home: str) -> bool:
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    """Return a port of the loopback interface that nobody listens at, nor is given before it is listened at.
+
+    The kernel gives away ports from 32,768 up: to every connection, and to who listens at port 0.
+    """
+    while True:
+        wanted = random.SystemRandom().randint(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", wanted)):
+            return wanted

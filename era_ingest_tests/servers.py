@@ -31,7 +31,6 @@ import random
 import subprocess
 import sys
 import time
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -40,7 +39,6 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-from era_ingest.clients.hashing import HashingEmbedder
 from era_ingest_tests.server_faults import (
     SPOILS_REPLY,
     Fault,
@@ -51,11 +49,11 @@ from era_ingest_tests.server_faults import (
     spoil,
 )
 from era_ingest_tests.server_limits import Hint, Quota, Quotas, Workers
+from era_ingest_tests.server_vectors import Vectors, ollama_numbers, openai_base64
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-POOL_VECTORS = 2048
 MAX_BODY_BYTES = 64 << 20
 
 
@@ -113,50 +111,6 @@ class ServerStats:
     texts: int = 0
     texts_answered: int = 0
     most_at_once: int = 0
-
-
-class Vectors:
-    """Deterministic vectors of texts, ready to send.
-
-    Args:
-        options: The server's.
-    """
-
-    def __init__(self, options: ServerOptions) -> None:
-        self._options = options
-        self._hashers: dict[int, HashingEmbedder] = {}
-        self._pools: dict[tuple[int, bool], list[bytes]] = {}
-
-    def rows(self, texts: Sequence[str], dimensions: int) -> list[list[float]]:
-        """Return vectors as numbers."""
-        return [row.tolist() for row in self._hashed(texts, dimensions)]
-
-    def rendered(self, texts: Sequence[str], dimensions: int) -> list[bytes]:
-        """Return vectors as JSON lists of numbers."""
-        if self._options.vectors != "pool":
-            return [orjson.dumps(row) for row in self.rows(texts, dimensions)]
-        return self._pooled(texts, dimensions, numbers=True)
-
-    def encoded(self, texts: Sequence[str], dimensions: int) -> list[bytes]:
-        """Return vectors as base64 of little-endian float32."""
-        if self._options.vectors != "pool":
-            return [base64.b64encode(row.tobytes()) for row in self._hashed(texts, dimensions)]
-        return self._pooled(texts, dimensions, numbers=False)
-
-    def _pooled(self, texts: Sequence[str], dimensions: int, *, numbers: bool) -> list[bytes]:
-        pool = self._pools.get((dimensions, numbers))
-        if pool is None:
-            table = np.random.default_rng(7).standard_normal((POOL_VECTORS, dimensions), dtype=np.float32)
-            table /= np.linalg.norm(table, axis=1)[:, None]
-            pool = [
-                orjson.dumps(row.tolist()) if numbers else base64.b64encode(row.tobytes()) for row in table
-            ]
-            self._pools[dimensions, numbers] = pool
-        return [pool[zlib.crc32(text.encode()) % POOL_VECTORS] for text in texts]
-
-    def _hashed(self, texts: Sequence[str], dimensions: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        hasher = self._hashers.setdefault(dimensions, HashingEmbedder(dimensions))
-        return hasher.compute(texts) * np.float32(1.0 if self._options.unit else 3.0)
 
 
 class EmbeddingServer:
@@ -305,9 +259,9 @@ class EmbeddingServer:
         dimensions = body.get("dimensions") or self.options.dimensions
         tokens = round(_tokens(texts)) if self.options.usage else 0
         if base64_asked and not self.options.floats and rule is None:
-            return _openai_base64(self._vectors.encoded(texts, dimensions), body["model"], tokens)
+            return openai_base64(self._vectors.encoded(texts, dimensions), body["model"], tokens)
         if request.path == "/api/embed" and rule is None:
-            return _ollama_numbers(self._vectors.rendered(texts, dimensions), body["model"], tokens)
+            return ollama_numbers(self._vectors.rendered(texts, dimensions), body["model"], tokens)
         rows: list[Any] = self._vectors.rows(texts, dimensions)
         if rule is not None:
             rows = spoil(rule.fault, rows)
@@ -328,24 +282,6 @@ class EmbeddingServer:
         self.stats = ServerStats()
         self.seen = []
         return web.Response()
-
-
-def _openai_base64(encoded: Sequence[bytes], model: str, tokens: int) -> bytes:
-    """Return a reply put together by hand: five times as fast as through a JSON library."""
-    items = b",".join(
-        b'{"object":"embedding","index":%d,"embedding":"%b"}' % (place, raw)
-        for place, raw in enumerate(encoded)
-    )
-    tail = orjson.dumps({"prompt_tokens": tokens, "total_tokens": tokens})
-    return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (items, orjson.dumps(model), tail)
-
-
-def _ollama_numbers(rendered: Sequence[bytes], model: str, tokens: int) -> bytes:
-    return b'{"model":%b,"embeddings":[%b],"prompt_eval_count":%d}' % (
-        orjson.dumps(model),
-        b",".join(rendered),
-        tokens,
-    )
 
 
 def _tokens(texts: Sequence[str]) -> float:

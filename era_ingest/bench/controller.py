@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
-from era_ingest.bench.simulation.families import ALONE, FAMILIES, RANDOM_P95, Bar, Family
-from era_ingest.bench.simulation.scenario import Outcome, run_scenario
+from era_ingest.bench.simulation.bars import RANDOM_P95, Bar, Family
+from era_ingest.bench.simulation.families import ALONE, FAMILIES
+from era_ingest.bench.simulation.scenario import Outcome, run_oracle, run_scenario
 from era_ingest.bench.simulation.wider import WIDER
 from era_ingest.core.limiter.adaptive import AdaptiveLimiter
 from era_ingest.core.limiter.aimd import Aimd
@@ -37,23 +39,48 @@ CONTROLLERS: Mapping[str, MakeLimiter] = {
 
 FIGURES = ("goodput", "refused", "p95", "recovery_s", "fairness")
 """Figures of an outcome that the table shows."""
-TABLE_TITLE = "median / worst of the seeds"
+COLUMNS = (
+    ("goodput", "goodput", "{:.3f}", 1.0),
+    ("429s %", "refused", "{:.2f}", 100.0),
+    ("p95 x", "p95", "{:.2f}", 1.0),
+    ("recovery s", "recovery_s", "{:.1f}", 1.0),
+    ("Jain", "fairness", "{:.3f}", 1.0),
+)
+"""How the table shows them: heading, figure, form, factor."""
+TABLE_TITLE = (
+    "median / worst of the seeds, \\[bar]; oracle: it knows the server beforehand, where the bar was missed"
+)
 MORE_IS_BETTER = frozenset({"goodput", "fairness"})
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One family of servers under one controller: medians over the seeds, and how many held the bar."""
+    """One family of servers under one controller: medians over the seeds, and how many held the bar.
+
+    Attributes:
+        oracles: What an all-knowing client reached on each of the servers where this one missed the bar.
+    """
 
     family: str
     controller: str
     bar: Bar
     outcomes: tuple[Outcome, ...]
+    oracles: tuple[Outcome, ...] = ()
 
     @property
     def passed(self) -> int:
         """Runs that held the bar."""
         return sum(not self.bar.missed(outcome) for outcome in self.outcomes)
+
+    @property
+    def missed(self) -> dict[str, int]:
+        """In how many runs each figure fell short."""
+        return dict(Counter(name for outcome in self.outcomes for name in self.bar.missed(outcome)))
+
+    @property
+    def reachable(self) -> int:
+        """Of the servers where the bar was missed, those on which the oracle held it."""
+        return sum(not self.bar.missed(outcome) for outcome in self.oracles)
 
     def median(self, figure: str) -> float:
         """Return the median of one of the outcome's figures."""
@@ -73,8 +100,13 @@ class Row:
             "controller": self.controller,
             **medians,
             **worst,
+            "bar": self.bar.as_dict(),
             "passed": self.passed,
             "runs": len(self.outcomes),
+            "missed": self.missed,
+            "oracle_passed": self.reachable,
+            "oracle_runs": len(self.oracles),
+            "oracle": [{name: round(getattr(one, name), 4) for name in FIGURES} for one in self.oracles],
         }
 
 
@@ -88,6 +120,10 @@ def find_families(wanted: Sequence[str]) -> tuple[Family, ...]:
 def run_family(family: Family, make: MakeLimiter, seeds: Iterable[int]) -> tuple[Outcome, ...]:
     """Run one server a seed, drawn from the family."""
     return tuple(run_scenario(family.draw(Random(f"{family.name}{seed}")), make, seed) for seed in seeds)
+
+
+def _ask_oracle(family: Family, seed: int) -> Outcome:
+    return run_oracle(family.draw(Random(f"{family.name}{seed}")), seed)
 
 
 def run_table(
@@ -111,7 +147,13 @@ def run_table(
     rows: list[Row] = []
     for family in families:
         for name, make in controllers.items():
-            row = Row(family.name, name, family.bar, run_family(family, make, seeds))
+            outcomes = run_family(family, make, seeds)
+            oracles = [
+                _ask_oracle(family, seed)
+                for seed, outcome in zip(seeds, outcomes, strict=True)
+                if family.bar.missed(outcome)
+            ]
+            row = Row(family.name, name, family.bar, outcomes, tuple(oracles))
             rows.append(row)
             if on_row is not None:
                 on_row(row)
@@ -137,34 +179,38 @@ def build_table(rows: Sequence[Row]) -> Table:
     """Return the rows as a table for a terminal."""
     from rich.table import Table
 
-    table = Table(
-        "server",
-        "controller",
-        "goodput",
-        "429s %",
-        "p95 x",
-        "recovery s",
-        "Jain",
-        "passed",
-        title=TABLE_TITLE,
-    )
+    headings = ("server", "controller", *(heading for heading, *_ in COLUMNS), "passed", "missed", "oracle")
+    table = Table(*headings, title=TABLE_TITLE)
     for row in rows:
+        reached = (_reached(row, figure, form, factor) for _, figure, form, factor in COLUMNS)
+        missed = ", ".join(f"{name} {count}" for name, count in row.missed.items())
         table.add_row(
-            row.family,
-            row.controller,
-            _both(row, "goodput", "{:.3f}"),
-            _both(row, "refused", "{:.2f}", 100.0),
-            _both(row, "p95", "{:.2f}"),
-            _both(row, "recovery_s", "{:.1f}") if row.worst("recovery_s") else "",
-            _both(row, "fairness", "{:.3f}") if row.worst("fairness") < 1 else "",
-            f"{row.passed}/{len(row.outcomes)}",
+            row.family, row.controller, *reached, f"{row.passed}/{len(row.outcomes)}", missed, _oracle(row)
         )
     return table
 
 
-def _both(row: Row, figure: str, form: str, factor: float = 1.0) -> str:
-    """Return median and worst of a figure."""
-    return f"{form.format(factor * row.median(figure))} / {form.format(factor * row.worst(figure))}"
+def _reached(row: Row, figure: str, form: str, factor: float) -> str:
+    """Return median and worst of a figure, and its bar where there is one."""
+    both = f"{form.format(factor * row.median(figure))} / {form.format(factor * row.worst(figure))}"
+    bar = row.bar.as_dict().get(figure)
+    if bar is not None:
+        return f"{both} \\[{factor * bar:g}]"
+    is_idle = row.worst(figure) == (1.0 if figure in MORE_IS_BETTER else 0.0)
+    return "" if is_idle else both
+
+
+def _oracle(row: Row) -> str:
+    """Return on how many of the servers that missed an oracle holds the bar, and its worst of what fell short."""
+    if not row.oracles:
+        return ""
+    theirs = Row(row.family, "oracle", row.bar, row.oracles)
+    worst = ", ".join(
+        f"{heading} {form.format(factor * theirs.worst(figure))}"
+        for heading, figure, form, factor in COLUMNS
+        if figure in row.missed
+    )
+    return f"{row.reachable}/{len(row.oracles)}: {worst}"
 
 
 def plot_table(rows: Sequence[Row], path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -26,6 +27,21 @@ EXIT_QUARANTINED = 3
 EXIT_FINDINGS = 4
 EXIT_INTERRUPTED = 130
 
+_MODULES = {
+    "bench": ("bench", "bench_controller", "bench_service"),
+    "db": ("database",),
+    "dev": ("dev",),
+    "doctor": ("inspect",),
+    "ingest": ("ingest",),
+    "models": ("inspect",),
+    "quarantine": ("quarantine",),
+    "search": ("search",),
+    "serve": ("serve",),
+    "settings": ("inspect",),
+    "status": ("inspect",),
+    "verify": ("inspect",),
+}
+"""The modules that define each command: one that runs does not wait for what the others need."""
 _SETTINGS = "era_ingest.settings"
 _log = logging.getLogger(__name__)
 
@@ -52,7 +68,17 @@ class Runners:
 
 
 class EraGroup(click.Group):
-    """A group whose errors are one line with a remedy, never a traceback."""
+    """A group whose commands are imported when they are asked for, and whose errors are one line with a remedy."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        load_commands()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name, or None."""
+        _load_command(cmd_name)
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; map our errors to exit codes."""
@@ -128,16 +154,12 @@ def is_terminal() -> bool:
 
 
 def load_commands() -> None:
-    """Hang the commands on the root; each module does so when it is imported."""
-    from era_ingest.cli import (  # noqa: F401
-        bench,
-        bench_controller,
-        bench_service,
-        database,
-        dev,
-        ingest,
-        inspect,
-        quarantine,
-        search,
-        serve,
-    )
+    """Hang all commands on the root."""
+    for name in _MODULES:
+        _load_command(name)
+
+
+def _load_command(name: str) -> None:
+    """Hang a command on the root: the modules that define it do so when they are imported."""
+    for module in _MODULES.get(name, ()):
+        import_module(f"era_ingest.cli.{module}")

@@ -46,8 +46,10 @@ def controller(
     """Compare the controllers with each other, in virtual time.
 
     Adaptive, the latency rule, AIMD and a fixed number. Servers are drawn from families (workers, quotas, caps,
-    outages...), one a seed. Goodput is relative to an oracle's; `passed` counts the runs that held the family's
-    bar. A seed takes one to two minutes of CPU.
+    outages...), one a seed. Goodput is relative to an oracle's; the family's bar stands in brackets. `passed` counts
+    the runs that held it, `missed` the figures that fell short; on those servers a client that knows everything
+    beforehand runs too: `oracle` says on how many of them it held the bar, and the worst that it reached. A seed takes
+    two minutes of CPU.
     """
     from era_ingest.bench import controller as bench_controller
 

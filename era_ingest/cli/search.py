@@ -53,7 +53,10 @@ def search(
         )
         return
     if not hits:
-        click.echo("Nothing found. `era status` says what is loaded.", err=True)
+        given = {"domain": domain, "category": category, "book": book}
+        asked = " and ".join(f'the {name} "{value}"' for name, value in given.items() if value is not None)
+        where = f" in {asked}; is that how it is spelled?" if asked else "."
+        click.echo(f"Nothing found{where} `era status` says what is loaded.", err=True)
     for hit in hits:
         click.echo(_lines(hit))
 

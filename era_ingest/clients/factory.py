@@ -96,7 +96,7 @@ def build_limiter(settings: Settings, *, rng: random.Random | None = None) -> Li
     from era_ingest.core.limiter.aimd import Aimd
     from era_ingest.core.limiter.fixed import FixedLimiter
     from era_ingest.core.limiter.latency_rule import LatencyRule
-    from era_ingest.core.limiter.pipe import Bounds
+    from era_ingest.core.limiter.level import Bounds
 
     if settings.embedder in IN_PROCESS:
         return FixedLimiter(IN_PROCESS_REQUESTS)

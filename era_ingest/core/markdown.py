@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from era_ingest.core.items import Path
 
 DEFAULT_RULES = ParseRules()
+_MAY_MARK = re.compile(r"^[ ]{0,3}[#=\-`~]", re.MULTILINE)
+"""The beginning of every line that the three below match: looked for in the whole text at once."""
 _CONTENT = re.compile("[^\0 \t\r\n\x0c]")
 _ATX = re.compile(r"[ ]{0,3}(#{1,6})(?:[ \t]+(.*))?$")
 _SETEXT = re.compile(r"[ ]{0,3}(=+|-{2,})[ \t]*$")
@@ -48,10 +51,13 @@ class _Lines:
 
     Args:
         text: Its lines end with a line feed.
+
+    Attributes:
+        text: The same.
     """
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        self.text = text
         self._starts = array("I", [0])
         self._starts.extend(end.end() for end in re.finditer("\n", text))
         self._starts.append(len(text) + 1)
@@ -60,11 +66,16 @@ class _Lines:
         return len(self._starts) - 1
 
     def __getitem__(self, at: int) -> str:
-        return self._text[self._starts[at] : self._starts[at + 1] - 1]
+        return self.text[self._starts[at] : self._starts[at + 1] - 1]
 
-    def between(self, begin: int, end: int) -> str:
-        """Return the lines from ``begin`` to before ``end``, without the last one's end."""
-        return self._text[self._starts[begin] : max(self._starts[begin], self._starts[end] - 1)]
+    def beginning(self, pattern: re.Pattern[str], first: int) -> Iterator[int]:
+        """Yield the lines, from ``first`` on, that begin with a pattern: ``^...``, ``re.MULTILINE``."""
+        for found in pattern.finditer(self.text, self._starts[first]):
+            yield bisect_left(self._starts, found.start())
+
+    def between(self, begin: int, end: int) -> slice:
+        """Return where in the text the lines from ``begin`` to before ``end`` are, without the last one's end."""
+        return slice(self._starts[begin], max(self._starts[begin], self._starts[end] - 1))
 
 
 class _Heading(NamedTuple):
@@ -146,7 +157,7 @@ def _after_front_matter(lines: _Lines) -> int:
 
 def _markdown_headings(lines: _Lines, start: int) -> Iterator[_Heading]:
     fence = ""
-    for at in range(start, len(lines)):
+    for at in lines.beginning(_MAY_MARK, start):
         line = lines[at]
         fence_match = _FENCE.match(line)
         if fence:
@@ -197,30 +208,35 @@ def _build_book(name: str, file: RawFile, outline: _Outline, rules: ParseRules) 
     reader = _LineReader(file.path, rules, log)
     title_line = outline.title
     title = reader.title(title_line.words, (title_line.line + 1,)) if title_line else None
-    return OpenBook(name, title, _read_chapters(outline, reader), (reader,), log)
+    opening = _Heading(outline.start, outline.start, 0, "")
+    headings = [opening, *outline.headings]
+    ends = [*(heading.line for heading in outline.headings), len(outline.lines)]
+    bodies = [outline.lines.between(heading.after, end) for heading, end in zip(headings, ends, strict=True)]
+    chapters = _read_chapters(outline.lines.text, headings, bodies, reader)
+    return OpenBook(name, title, chapters, (reader,), log)
 
 
-def _read_chapters(outline: _Outline, reader: ItemReader) -> Iterator[OpenChapter]:
-    """Cut the lines at the headings.
+def _read_chapters(
+    text: str, headings: list[_Heading], bodies: list[slice], reader: ItemReader
+) -> Iterator[OpenChapter]:
+    """Cut a text at its headings; where its lines begin, which may take more room than it does, is not held on to.
 
     A heading that no text follows opens no chapter; it stands before the next one's in that one's title.
     """
-    opening = _Heading(outline.start, outline.start, 0, "")
-    ends = [*(heading.line for heading in outline.headings), len(outline.lines)]
     waiting: list[str] = []
     index = 0
-    for heading, end in zip([opening, *outline.headings], ends, strict=True):
+    for heading, where in zip(headings, bodies, strict=True):
         if heading.words:
             waiting = [*waiting[-1:], heading.words]
-        body = outline.lines.between(heading.after, end)
+        body = text[where]
         if not body or body.isspace():
             continue
         place = (heading.line + 1,)
-        index = index + 1 if heading is not opening else 0
+        index = index + 1 if heading is not headings[0] else 0
         title = reader.title(" \u2014 ".join(waiting) or None, place)
         waiting = []
-        if text := reader.prose(body, place, clean_prose):
-            yield OpenChapter(index, title, (BASE_DOMAIN,), iter(()), text)
+        if prose := reader.prose(body, place, clean_prose):
+            yield OpenChapter(index, title, (BASE_DOMAIN,), iter(()), prose)
 
 
 class _LineReader(ItemReader):

@@ -5,18 +5,16 @@ from __future__ import annotations
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
-from era_ingest.pipelines.ministers import MinistersReport
+from era_ingest.orchestration.recorder import TELL_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from era_ingest.core.audit import Finding
     from era_ingest.pipelines.indexes import DomainIndexReport
+    from era_ingest.pipelines.ministers import MinistersReport
     from era_ingest.pipelines.report import Progress
     from era_ingest.pipelines.work import BookWork, Loaded
-
-TELL_S = 1.0
-"""How often the recorded run is told how far the books are, seconds."""
 
 
 class FollowedWork:
@@ -53,6 +51,8 @@ class FollowedWork:
 
     def build_ministers(self, domains: tuple[str, ...] | None) -> MinistersReport:
         """Wait for the minister files."""
+        from era_ingest.pipelines.ministers import MinistersReport  # heavy: not before it is needed
+
         del domains
         return self.ministers.result() or MinistersReport()
 

@@ -21,17 +21,17 @@ JOB_TAG = "era/job"
 
 ingest_job = dg.define_asset_job(
     INGEST_JOB,
-    selection=[stage.value for stage in Stage],
+    selection=dg.AssetSelection.assets(*(stage.value for stage in Stage)),
     description="Load books: all books of a run together, from their files to the vector tables.",
 )
 ministers_job = dg.define_asset_job(
     MINISTERS_JOB,
-    selection=["minister_files", "domain_index"],
+    selection=dg.AssetSelection.assets("minister_files", "domain_index"),
     description="Build the minister files of domains, and look after their views and indexes.",
 )
 landing_job = dg.define_asset_job(
     LANDING_JOB,
-    selection=["landing_catalog"],
+    selection=dg.AssetSelection.assets("landing_catalog"),
     description="Look into the landing folder and make every book there a partition.",
 )
 

@@ -1,7 +1,8 @@
 """The process that records an ingestion as Dagster runs, and what is told to it.
 
-It is started when books are at work, and imports Dagster (a second of CPU time) on another core meanwhile. It is sent
-what is loaded, how far that is, and what came of it; it answers with the ids of its runs once they are stored. It ends
+It is started first of all, and imports Dagster (a second of CPU time) on another core, while the program imports what
+it needs itself; so this module imports little. It is sent what is loaded, how far that is, and what came of it; it
+answers with the ids of its runs once they are stored. Where nothing turns out to have changed, it is killed. It ends
 with its input: a program that was killed leaves a failed run behind, not one that is at work for ever.
 
 It is out of the terminal's reach, so that Ctrl-C comes to it from here, once, as a message.
@@ -13,23 +14,25 @@ import json
 import subprocess
 import sys
 from concurrent.futures import wait
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from era_ingest.errors import EraError, PermanentError
-from era_ingest.orchestration.followed import TELL_S
 from era_ingest.pipelines.messages import read_message, write_message
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from era_ingest.orchestration.followed import FollowedWork
-    from era_ingest.orchestration.local_run import LocalWork
+    from era_ingest.orchestration.local_work import LocalWork
     from era_ingest.settings import Settings
 
+TELL_S = 1.0
+"""How often the recorded run is told how far the books are, seconds."""
 END_S = 10.0
 """How long an interrupted recorder may take to note that its run was interrupted, seconds."""
 _RECORDED = "era_ingest.orchestration.recorded"
@@ -76,18 +79,25 @@ class Recorded:
     error: EraError | None = None
 
 
-def record(settings: Settings, work: LocalWork) -> tuple[str, ...]:
+def start_recorder(settings: Settings) -> AbstractContextManager[Recorder | None]:
+    """Start the process for the length of a context; None where Dagster is imported in this one already."""
+    return nullcontext() if _RECORDED in sys.modules else Recorder(settings)
+
+
+def record(settings: Settings, work: LocalWork, recorder: Recorder | None) -> tuple[str, ...]:
     """Record work that is under way, to its end; return the runs' ids, none if nothing was changed.
+
+    Args:
+        settings: Where Dagster's instance is.
+        work: What is under way.
+        recorder: Who records it; None: this process.
 
     Raises:
         EraError: It could not be recorded, or the work failed.
     """
-    if not work.may_be_worth_recording():
+    if not work.is_worth_recording():
         return ()
-    if _RECORDED in sys.modules:  # there is nothing to import any more
-        return _record_here(settings, work) if work.is_worth_recording() else ()
-    with Recorder(settings) as recorder:
-        return recorder.record(work) if work.is_worth_recording() else ()
+    return _record_here(settings, work) if recorder is None else recorder.record(work)
 
 
 def _record_here(settings: Settings, work: LocalWork) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
+import logging
 import os
 import signal
 import sys
@@ -26,11 +26,14 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Take the settings and then messages; record; answer with one `Recorded`."""
-    gc.set_threshold(50_000, 20, 50)  # see __main__
-    atexit.register(gc.freeze)
+    gc.disable()  # imports make many objects and no garbage
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a hook that prints must not write into the answer
         _record(sys.stdin.buffer, answers)
+    sys.stdout.flush()
+    logging.shutdown()
+    # everything is stored, and somebody waits for our end: he need not wait until Dagster is taken apart
+    os._exit(0)
 
 
 def _record(requests: IO[bytes], answers: IO[bytes]) -> None:
@@ -43,6 +46,8 @@ def _record(requests: IO[bytes], answers: IO[bytes]) -> None:
         threading.Thread(target=work.follow, args=(requests,), name="era-follow").start()
         from era_ingest.orchestration.recorded import record_runs
 
+        gc.freeze()
+        gc.enable()
         answer = Recorded(record_runs(settings, work.order, work))
     except EraError as error:
         answer = Recorded(error=error)

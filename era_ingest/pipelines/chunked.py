@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import pyarrow.compute as pc
-
-from era_ingest.store.arrow import fixed_binary_array
 from era_ingest.store.chunk_table import hashes_of, record_of
 
 if TYPE_CHECKING:
@@ -54,6 +51,6 @@ class ChunkedBook:
         """Return the texts of some of the hashes, in their order."""
         if not hashes:
             return []
-        column = self.table.column("content_hash").combine_chunks()
-        positions = pc.index_in(fixed_binary_array(hashes, column.type.byte_width), value_set=column)
-        return [str(text) for text in self.table.column("text").take(positions).to_pylist()]
+        columns = (self.table.column(name).to_pylist() for name in ("content_hash", "text"))
+        texts = dict(zip(*columns, strict=True))
+        return [texts[content_hash] for content_hash in hashes]

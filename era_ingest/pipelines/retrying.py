@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import psycopg
 from psycopg import errors as pg
 
-from era_ingest.errors import StoreUnavailableError
+from era_ingest.errors import EraError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -71,11 +71,17 @@ async def retry_transient(
             return await work()
         except _TRANSIENT as error:
             if loop.time() + pause_s > give_up_at:
-                detail = str(error).strip().splitlines()
                 raise StoreUnavailableError(
-                    f"Nothing could be written for {budget_s:.0f} s: "
-                    f"{detail[0] if detail else error!r}. What was committed is safe; run `era doctor`, "
-                    "then run the same command again."
+                    f"Nothing could be written for {budget_s:.0f} s: {_cause(error)} What was committed is safe; "
+                    "run `era doctor`, then run the same command again."
                 ) from error
             await sleep(random.uniform(0, pause_s))  # noqa: S311 - jitter, no secret
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+
+
+def _cause(error: Exception) -> str:
+    """Return what went wrong in a sentence: our own errors' message, the first line of a driver's."""
+    if isinstance(error, EraError):
+        return error.message
+    lines = str(error).strip().splitlines()
+    return f"{lines[0] if lines else repr(error)}."

@@ -44,8 +44,8 @@ class Difference:
     """What is to be done to make the table equal to the new rows.
 
     Attributes:
-        insert: Positions of new rows.
-        update: Positions of rows that are there with other metadata.
+        insert: Positions of new rows, rising.
+        update: Positions of rows that are there with other metadata, rising.
         delete: Ids of rows that are gone.
         is_first: True if the table holds no row of the book yet.
     """

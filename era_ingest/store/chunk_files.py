@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from upath import UPath
 
 from era_ingest.core.names import MAX_SLUG_BYTES
 from era_ingest.errors import InvalidNameError, StoreUnavailableError
@@ -36,6 +35,8 @@ class ChunkFiles:
         self._local: Path | None = None
         self._remote: Any = None
         if "://" in location and not location.startswith("file://"):
+            from upath import UPath  # takes as long to import as an unchanged folder to look through
+
             self._remote = UPath(location, **storage_options)
         else:
             self._local = Path(location.removeprefix("file://")).expanduser()

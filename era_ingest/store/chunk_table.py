@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pyarrow as pa
@@ -182,4 +182,4 @@ def chunks_of(table: pa.Table) -> list[Chunk]:
 
 def hashes_of(table: pa.Table) -> list[bytes]:
     """Return the distinct content hashes of a table, in its order."""
-    return cast("list[bytes]", table.column("content_hash").unique().to_pylist())
+    return list(dict.fromkeys(table.column("content_hash").to_pylist()))

@@ -47,7 +47,7 @@ def is_passing_state(state: str) -> bool:
 def connection_error(error: Exception, url: str) -> EraError:
     """Return the error for a connection that cannot be had or was lost."""
     where = place(url)
-    said = _without_password(str(error).strip() or type(error).__name__, url)
+    said = _without_password(str(error).strip().rstrip(".?") or type(error).__name__, url)
     state = error.sqlstate if isinstance(error, psycopg.Error) else None
     if isinstance(error, psycopg.ProgrammingError) and state is None:
         return ConfigurationError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from era_ingest.store.arrow import int32_array
 from era_ingest.store.binary import (
     COPY_HEADER,
     COPY_TRAILER,
@@ -56,8 +56,8 @@ async def fill_staging(
         conn: A connection in a transaction; the table is empty again when it ends.
         table: Rows of one book.
         digests: Digests by id.
-        inserts: Positions of the rows that are new.
-        updates: Positions of the rows that are there with other metadata; marked ``known``.
+        inserts: Positions of the rows that are new, rising.
+        updates: Positions of the rows that are there with other metadata, rising; marked ``known``.
     """
     await conn.execute(
         """
@@ -119,12 +119,11 @@ def _row_encoder(
 
 
 def _batches(table: pa.Table, positions: Sequence[int]) -> Iterator[list[tuple[Any, ...]]]:
-    """Yield the rows at the positions, some thousands at a time."""
-    if not len(positions):
-        return
+    """Yield the rows at the positions, which rise, some thousands at a time."""
     chosen = table.select(list(_COLUMNS))
-    whole = len(positions) == table.num_rows
-    for start in range(0, len(positions), _BATCH_ROWS):
-        stop = start + _BATCH_ROWS
-        part = chosen.slice(start, _BATCH_ROWS) if whole else chosen.take(int32_array(positions[start:stop]))
-        yield list(zip(*(column.to_pylist() for column in part.columns), strict=True))
+    for start in range(0, table.num_rows if positions else 0, _BATCH_ROWS):
+        here = positions[bisect_left(positions, start) : bisect_left(positions, start + _BATCH_ROWS)]
+        if here:
+            part = chosen.slice(start, _BATCH_ROWS)
+            rows = list(zip(*(column.to_pylist() for column in part.columns), strict=True))
+            yield rows if len(here) == len(rows) else [rows[position - start] for position in here]

@@ -50,7 +50,7 @@ def era(tmp_path: Path, database_url: str) -> Era:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=240,
             check=False,
         )
 

@@ -85,6 +85,12 @@ def test_controller_prints_a_row_a_family_and_controller(runner: CliRunner, tmp_
     found = json.loads(done.stdout)
     assert {row["controller"] for row in found["rows"]} >= {"adaptive", "AIMD", "latency rule"}
     assert {"family", "goodput", "refused", "p95", "passed", "runs"} <= found["rows"][0].keys()
+    for row in found["rows"]:
+        assert row["bar"] == {"goodput": 0.98, "refused": 0.0, "p95": 3.0}
+        assert row["oracle_runs"] == row["runs"] - row["passed"] == len(row["oracle"])
+        assert row["oracle_passed"] == row["oracle_runs"]
+    fixed = next(row for row in found["rows"] if row["controller"] == "fixed 20")
+    assert fixed["missed"] == {"p95": 1}
     assert picture.stat().st_size > 1000
 
 

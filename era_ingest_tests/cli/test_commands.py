@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +15,10 @@ import click
 import pytest
 
 import era_ingest
-from era_ingest.cli.app import cli
+import era_ingest.cli
+from era_ingest.cli import cli
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
 
     from click.testing import CliRunner
@@ -27,6 +31,25 @@ SAMPLES = Path(era_ingest.__file__).parent / "samples"
 def _summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return summary
+
+
+def test_the_help_knows_every_command() -> None:
+    """Commands are imported when they are asked for; the list of them holds all that the modules define."""
+    listed = cli.list_commands(click.Context(cli))
+    for module in pkgutil.iter_modules(era_ingest.cli.__path__, "era_ingest.cli."):
+        import_module(module.name)
+    assert listed == sorted(cli.commands)
+
+
+def test_ingest_starts_its_recorder_before_it_imports_much() -> None:
+    """What takes long is imported while the recorder's process imports Dagster."""
+    program = (
+        "import sys; from era_ingest.cli import cli; cli.get_command(None, 'ingest'); "
+        "import era_ingest.orchestration.local_run; "
+        "print({'dagster', 'numpy', 'psycopg', 'pyarrow', 'aiohttp'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_session_from_ingest_to_search(era: Era, landing: Path) -> None:
@@ -120,6 +143,24 @@ def test_help_suffices(era: Era) -> None:
     assert "\n  era ingest data/landing  " in shown
     for name in ("ingest", "search", "status", "dev", "doctor", "verify", "db", "bench", "ERA_DATABASE_URL"):
         assert name in shown
+
+
+def test_a_search_that_finds_nothing_says_where_it_looked(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A domain that there is not is mostly one that is spelled otherwise."""
+
+    async def find_nothing(*_: object) -> list[object]:
+        return []
+
+    monkeypatch.setattr("era_ingest.cli.search.search_once", find_nothing)
+    for narrowed, said in (
+        ([], "Nothing found. "),
+        (["--domain", "stratgy"], 'in the domain "stratgy"; is that'),
+    ):
+        done = runner.invoke(cli, ["search", *narrowed, "patience"])
+        assert done.exit_code == 0
+        assert said in done.stderr
 
 
 def test_no_command_is_cut_off_in_a_list(runner: CliRunner) -> None:

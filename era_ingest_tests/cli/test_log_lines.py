@@ -68,7 +68,7 @@ def run(
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=240,
         check=False,
     )
 

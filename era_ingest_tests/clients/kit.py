@@ -86,8 +86,8 @@ class Notes:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Poll, for five seconds at most."""
-    deadline = time.monotonic() + 5
+    """Poll, for a minute at most."""
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.001)

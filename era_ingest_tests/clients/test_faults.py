@@ -69,6 +69,7 @@ PASSING = [
     Fault.HUGE_ERROR,
     Fault.TOO_LARGE,
 ]
+KEEPS_SILENT = {Fault.HANG, Fault.DRIP}
 SAYS_BAD_INPUT = {Fault.BAD_TEXT, Fault.ECHO, Fault.TOO_MANY_TEXTS, Fault.TOO_LARGE}
 STOPPING: dict[Fault, type[EraError]] = {
     Fault.NO_QUOTA: QuotaExhaustedError,
@@ -99,20 +100,23 @@ async def test_faults_by_chance_lose_no_text(fault: Fault, rate: float, backend:
 
     None is put aside, except where the server itself says of three requests in ten that their input is bad.
     """
-    timeout_s = 0.15 if fault in {Fault.HANG, Fault.DRIP} else 5.0
+    timeout_s = 1.0 if fault in KEEPS_SILENT else 5.0  # time for a good reply on a busy machine
+    count = 96 if fault in KEEPS_SILENT else 400
     rule = Rule(fault, rate, retry_after_s=0.01)
     async with EmbeddingServer(ServerOptions(rules=(rule,))) as server:
         one = embedder(server, backend, batch_texts=8, timeout_s=timeout_s)
         one.dimensions = 64
-        texts = items(400)
+        texts = items(count)
         notes, stats = await embed(one, texts)
     assert notes.missing(texts) == []
     if fault not in SAYS_BAD_INPUT or rate < 0.1:
         assert notes.refused == {}
-    assert stats.texts + stats.refused == 400
-    assert stats.requests == server.stats.requests
+    assert stats.texts + stats.refused == count
+    assert stats.requests >= server.stats.requests >= count / 8
+    if fault not in KEEPS_SILENT:  # a request may be given up before a busy server has read it
+        assert stats.requests == server.stats.requests
     if rate > 0.1:
-        assert stats.requests > 50
+        assert stats.requests > count / 8
 
 
 @pytest.mark.parametrize("backend", ["openai", "ollama"])

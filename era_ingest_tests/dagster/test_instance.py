@@ -230,7 +230,7 @@ def test_the_command_line_finds_it_with_nothing_set(embedded_homes: Path, tmp_pa
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert Waiter().until(lambda: not status(home).running, 10)
+    assert Waiter().until(lambda: not status(home).running, 60)
     with hold(home, durable=False) as lease, psycopg.connect(lease.url) as connection:
         rows = connection.execute("SELECT status FROM dagster.runs").fetchall()
     assert rows == [("SUCCESS",)]

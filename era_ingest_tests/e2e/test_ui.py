@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -28,26 +27,27 @@ import pytest
 
 import era_ingest
 from era_ingest.store.embedded.waiting import Waiter
+from era_ingest_tests.dev_kit import free_port
+from era_ingest_tests.service.page_kit import open_browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Locator, Page
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PACKAGE = Path(era_ingest.__file__).parent
 BOOK = "the-slow-garden"
 """The book that is loaded by hand; its domains are those of the other samples, so nothing else is left to do."""
 OTHERS = ("a-workshop-notebook.md", "letters-on-bargaining.json", "the-lighthouse-handbook")
 LOAD_ASSETS = ("books", "chunks", "embeddings", "vector_tables")
 
-COMMAND_TIMEOUT_S = 90.0
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 30.0
-RUN_TIMEOUT_MS = 60_000
+COMMAND_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 90.0
+RUN_TIMEOUT_MS = 180_000
 FOLLOW_TIMEOUT_MS = 150_000
 """The sensor's ticks, its wait for quiet, the queue and the run."""
-STEP_TIMEOUT_MS = 20_000
+STEP_TIMEOUT_MS = 60_000
 
 GRAPH_SIZE = (1800, 640)
 DETAIL_SIZE = (1400, 900)
@@ -83,24 +83,16 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
     """A tab of a headless Chromium; a test that uses it is skipped where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with playwright.sync_playwright() as driver:
-        if found is None and not Path(driver.chromium.executable_path).exists():
-            pytest.skip("no Chromium: `make browser` installs one")
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        try:
-            tab = browser.new_page()
-            tab.set_default_timeout(STEP_TIMEOUT_MS)
-            tab.add_init_script(EVERYTHING_OPEN)
-            yield tab
-            tab.screenshot(path=tmp_path / "last.png")  # what was on the screen, should the test have failed
-        finally:
-            browser.close()
+    with open_browser() as browser:
+        tab = browser.new_page()
+        tab.set_default_timeout(STEP_TIMEOUT_MS)
+        tab.add_init_script(EVERYTHING_OPEN)
+        yield tab
+        tab.screenshot(path=tmp_path / "last.png")  # what was on the screen, should the test have failed
 
 
 @pytest.mark.ui
-@pytest.mark.timeout(360)
+@pytest.mark.timeout(900)
 def test_a_book_is_materialized_in_the_ui(
     dagster_instance: dg.DagsterInstance,
     dagster_database_url: str,
@@ -167,9 +159,7 @@ def _run(output: BinaryIO, home: Path, *arguments: str) -> None:
 @contextmanager
 def _era_dev(output: BinaryIO) -> Iterator[str]:
     """Run ``era dev``; the UI's URL. Nothing that it started is left, however the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "era_ingest", "dev", "--port", str(port), "--serve-port", "0"]
     program = psutil.Popen(command, stdout=output, stderr=output)

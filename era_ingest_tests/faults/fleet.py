@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -19,6 +18,7 @@ from era_ingest.orchestration.dev import prepare_dagster_home
 from era_ingest.settings import load_settings
 from era_ingest.store.embedded import status
 from era_ingest.store.embedded.waiting import Waiter
+from era_ingest_tests.dev_kit import free_port
 from era_ingest_tests.faults.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -67,12 +67,6 @@ def _is_forked(process: psutil.Process) -> bool:
 
 def _command(process: psutil.Process) -> str:
     return " ".join(process.cmdline())
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def books_loaded(url: str | None) -> set[str]:

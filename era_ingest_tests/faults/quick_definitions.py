@@ -1,4 +1,4 @@
-"""The project's definitions with sensors that tick every two seconds: tests of a daemon that mostly wait for ticks."""
+"""The project's definitions with sensors that tick every two seconds, where a test would mostly wait for ticks."""
 
 from __future__ import annotations
 

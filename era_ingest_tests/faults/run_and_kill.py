@@ -1,6 +1,7 @@
 """A program of the project that kills itself with SIGKILL at a named point, the n-th time it comes there.
 
-``python -m era_ingest_tests.faults.run_and_kill POINT NUMBER era ingest PATH`` (or ``dagster job execute ...``)
+``python -m era_ingest_tests.faults.run_and_kill POINT NUMBER era ingest PATH`` (or ``dagster job execute ...``, or
+``tick``: one of the landing sensor, see ``sensor_tick``)
 
 Nothing in the product knows of it: one function is wrapped before the program starts. POINT ``none`` kills
 nothing. Where ``ERA_TEST_COUNTS`` names a file, a program that lives writes how often it came to each point;
@@ -27,6 +28,7 @@ from era_ingest.pipelines.retrying import retry_transient
 from era_ingest.store import ministers
 from era_ingest.store.atomic import PendingFile
 from era_ingest.store.chunk_files import ChunkFiles
+from era_ingest_tests.faults import sensor_tick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -96,6 +98,7 @@ def arm(reaper: Reaper) -> None:
             after=lambda: reaper.pass_by("committed"),
         )
     _cut_copy(reaper)
+    sensor_tick.arm(_around, reaper.pass_by)
     if seconds := os.environ.get(PATIENCE):
         assert retry_transient.__kwdefaults__
         retry_transient.__kwdefaults__["budget_s"] = float(seconds)
@@ -190,8 +193,10 @@ def _cut_copy(reaper: Reaper) -> None:
 
 
 def run(command: list[str]) -> int:
-    """Run ``era ...`` or ``dagster ...`` in this process; return its exit code."""
+    """Run ``era ...``, ``dagster ...`` or ``tick`` in this process; return its exit code."""
     sys.argv = command
+    if command[0] == "tick":
+        return sensor_tick.tick(work=command[1:] == ["work"])
     try:
         if command[0] == "era":
             from era_ingest.__main__ import main

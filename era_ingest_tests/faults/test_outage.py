@@ -12,7 +12,7 @@ from era_ingest.clients.backend import Reply
 from era_ingest.clients.driver import ClientOptions, EmbeddingClient
 from era_ingest.core.limiter import NO_HINTS
 from era_ingest.core.limiter.adaptive import AdaptiveLimiter
-from era_ingest.core.limiter.pipe import Bounds
+from era_ingest.core.limiter.level import Bounds
 from era_ingest.errors import EraError, UpstreamTimeoutError, UpstreamUnavailableError
 from era_ingest_tests.clients.kit import item
 from era_ingest_tests.faults.scale import seeded, short_and_long

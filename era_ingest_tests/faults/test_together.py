@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from era_ingest_tests.faults.conftest import ROOT
-from era_ingest_tests.faults.fleet import DAEMON, eventually, running
+from era_ingest_tests.faults.fleet import DAEMON, RECOVERY_S, eventually, running
 from era_ingest_tests.faults.kit import SIZING, Installation, differences, picture, served_by, write_corpus
 from era_ingest_tests.faults.scale import cases
 from era_ingest_tests.servers import EmbeddingServer, ServerOptions
@@ -90,7 +90,8 @@ async def test_programs_at_once_come_to_what_one_does(
             codes = await asyncio.gather(run(shared, *ingest), run(shared, *ingest))
             assert list(codes) == [0, 0], shared.log.read_text()[-3000:]
             at_rest = partial(_is_at_rest, shared, wanted[0])
-            assert await asyncio.to_thread(eventually, at_rest), shared.log.read_text()[-3000:]
+            rests = await asyncio.to_thread(eventually, at_rest, 2 * RECOVERY_S)
+            assert rests, shared.log.read_text()[-3000:]
         twice = server.stats.texts - wanted[1]
         note("two era ingest beside a daemon's run: texts sent twice", twice)
         assert twice <= 3 * (CONCURRENCY * BATCH_TEXTS + SIZING)

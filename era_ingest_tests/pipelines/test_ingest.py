@@ -7,91 +7,36 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import era_ingest
 import era_ingest.errors
-from era_ingest.pipelines.indexes import refresh_domain_indexes
 from era_ingest.pipelines.ingest import ingest_books
 from era_ingest.pipelines.landing import resolve_paths
-from era_ingest.pipelines.ministers import build_ministers
-from era_ingest.pipelines.report import BookStatus, IngestReport, IngestRequest, Stage
+from era_ingest.pipelines.report import BookStatus, IngestRequest, Stage
 from era_ingest.pipelines.search import Searcher, SearchRequest
 from era_ingest.pipelines.services import Services, open_services
 from era_ingest.pipelines.verify import audit_all, is_wrong
-from era_ingest.settings import load_settings
-from era_ingest_tests.server_faults import Fault, Rule
-from era_ingest_tests.servers import EmbeddingServer, ServerOptions
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-SAMPLES = Path(era_ingest.__file__).parent / "samples"
-
-
-@pytest.fixture
-def landing(tmp_path: Path) -> Path:
-    """A landing folder with the shipped samples."""
-    folder = tmp_path / "landing"
-    shutil.copytree(SAMPLES, folder)
-    return folder
-
-
-def _settings(tmp_path: Path, url: str, **overrides: object) -> Any:
-    return load_settings(
-        **{
-            "home": tmp_path / "home",
-            "database_url": url,
-            "ministers_dir": tmp_path / "ministers",
-            "embedder": "hashing",
-            "embed_dimensions": 64,
-            **overrides,
-        }
-    )
-
-
-@pytest.fixture
-async def services(tmp_path: Path, database_url: str) -> AsyncIterator[Services]:
-    """Open services with the hashing backend."""
-    async with open_services(_settings(tmp_path, database_url)) as opened:
-        yield opened
-
-
-async def _ingest(services: Services, landing: Path, **options: object) -> IngestReport:
-    """Do what ``era ingest`` does, without Dagster."""
-    arrivals = await resolve_paths(services, [landing])
-    request = IngestRequest(arrivals.sources, arrivals.removed, **options)  # type: ignore[arg-type]
-    report = await ingest_books(services, request)
-    if report.error is not None:
-        raise report.error
-    await build_ministers(services)
-    await refresh_domain_indexes(services)
-    return report
-
-
-async def _rows(services: Services, query: str, *values: object) -> list[tuple[Any, ...]]:
-    async with services.database.connection() as conn:
-        cursor = await conn.execute(query.encode(), values)
-        return await cursor.fetchall()
-
-
-def _files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def _stamps(folder: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+from era_ingest_tests.pipelines.ingest_kit import (
+    doctrine_file,
+    edit,
+    fetch_rows,
+    files_in,
+    hashing_settings,
+    ingest,
+    stamps_in,
+)
 
 
 async def test_every_entry_is_in_the_table_once_in_each_of_its_views_and_in_their_minister_files(
     services: Services, landing: Path
 ) -> None:
     """The samples, whole: tables, views and files hold the same entries."""
-    report = await _ingest(services, landing)
+    report = await ingest(services, landing)
     assert {book.status for book in report.books} == {BookStatus.LOADED}
-    entries = await _rows(
+    entries = await fetch_rows(
         services,
         "select id::text, domains from era.doctrine_embeddings_all where category <> 'passage'",
     )
@@ -99,7 +44,7 @@ async def test_every_entry_is_in_the_table_once_in_each_of_its_views_and_in_thei
     assert len({row[0] for row in entries}) == len(entries)
     for domain in sorted({domain for _, domains in entries for domain in domains}):
         wanted = {row_id for row_id, domains in entries if domain in domains}
-        view = await _rows(
+        view = await fetch_rows(
             services, f"select id::text from era.doctrine_embeddings_{domain} where category <> 'passage'"
         )
         assert {row[0] for row in view} == wanted
@@ -115,35 +60,25 @@ async def test_again_makes_no_request_and_writes_no_row_and_no_file(
     services: Services, landing: Path
 ) -> None:
     """An unchanged landing folder costs nothing, also when its files were touched."""
-    await _ingest(services, landing)
-    before, stamps = _files(services.settings.ministers_dir), _stamps(services.settings.ministers_dir)
-    chunks = _stamps(services.settings.home)
+    await ingest(services, landing)
+    before, stamps = files_in(services.settings.ministers_dir), stamps_in(services.settings.ministers_dir)
+    chunks = stamps_in(services.settings.home)
     for touch in (False, True):
         if touch:
             for path in landing.rglob("*.json"):
                 os.utime(path)
-        report = await _ingest(services, landing)
+        report = await ingest(services, landing)
         assert {book.status for book in report.books} == {BookStatus.UNCHANGED}
         assert (report.requests, report.total("rows_written"), report.total("rows_deleted")) == (0, 0, 0)
-        assert _files(services.settings.ministers_dir) == before
-        assert _stamps(services.settings.ministers_dir) == stamps
-        assert _stamps(services.settings.home) == chunks
-
-
-def _edit(path: Path, change: Any) -> None:
-    document = json.loads(path.read_text(encoding="utf-8"))
-    change(document)
-    path.write_text(json.dumps(document), encoding="utf-8")
-
-
-def _doctrine_file(landing: Path) -> Path:
-    return next(landing.glob("*/02_doctrine.json"))
+        assert files_in(services.settings.ministers_dir) == before
+        assert stamps_in(services.settings.ministers_dir) == stamps
+        assert stamps_in(services.settings.home) == chunks
 
 
 async def test_a_changed_entry_costs_that_entry(services: Services, landing: Path) -> None:
     """One rule is reworded: one text is embedded, one row goes, one comes, only its domains' files change."""
-    await _ingest(services, landing)
-    before = _files(services.settings.ministers_dir)
+    await ingest(services, landing)
+    before = files_in(services.settings.ministers_dir)
     domains: list[str] = []
 
     def reword(chapters: list[dict[str, Any]]) -> None:
@@ -151,11 +86,11 @@ async def test_a_changed_entry_costs_that_entry(services: Services, landing: Pat
         chapter["rules"][0] = "Measure the well before you promise water."
         domains.extend(chapter["domains"])
 
-    _edit(_doctrine_file(landing), reword)
-    report = await _ingest(services, landing)
+    edit(doctrine_file(landing), reword)
+    report = await ingest(services, landing)
     assert report.total("texts_embedded") == 1
     assert (report.total("rows_written"), report.total("rows_deleted")) == (1, 1)
-    after = _files(services.settings.ministers_dir)
+    after = files_in(services.settings.ministers_dir)
     changed = {name.split("/")[0] for name in after if after[name] != before.get(name)}
     assert changed <= {*domains, "combined_vector.index"}
     assert set(domains) <= changed
@@ -163,19 +98,19 @@ async def test_a_changed_entry_costs_that_entry(services: Services, landing: Pat
 
 async def test_an_added_domain_embeds_nothing(services: Services, landing: Path) -> None:
     """A chapter gets a domain: its rows are updated, a view and a folder appear, no request is made."""
-    await _ingest(services, landing)
-    _edit(_doctrine_file(landing), lambda chapters: chapters[0]["domains"].append("Star Gazing"))
-    report = await _ingest(services, landing)
+    await ingest(services, landing)
+    edit(doctrine_file(landing), lambda chapters: chapters[0]["domains"].append("Star Gazing"))
+    report = await ingest(services, landing)
     assert report.requests == 0
     assert report.total("rows_written") > 0
     assert report.total("rows_deleted") == 0
-    assert await _rows(services, "select from era.doctrine_embeddings_star_gazing")
+    assert await fetch_rows(services, "select from era.doctrine_embeddings_star_gazing")
     assert (services.settings.ministers_dir / "star_gazing" / "doctrine.json").is_file()
 
 
 async def test_an_emptied_folder_removes_nothing_until_told(services: Services, landing: Path) -> None:
     """A volume that is not mounted looks the same; it takes a word to remove every book."""
-    await _ingest(services, landing)
+    await ingest(services, landing)
     shutil.rmtree(landing)
     landing.mkdir()
     arrivals = await resolve_paths(services, [landing])
@@ -189,60 +124,64 @@ async def test_an_emptied_folder_removes_nothing_until_told(services: Services, 
 
 async def test_a_removed_book_is_removed_everywhere(services: Services, landing: Path) -> None:
     """Its rows, chunk file, provenance and entries in minister files are gone; the others' stay."""
-    await _ingest(services, landing)
-    gone = _doctrine_file(landing).parent
+    await ingest(services, landing)
+    gone = doctrine_file(landing).parent
     shutil.rmtree(gone)
-    report = await _ingest(services, landing)
+    report = await ingest(services, landing)
     assert report.requests == 0
     assert [book.book for book in report.books if book.status is BookStatus.REMOVED] == [gone.name]
-    assert not await _rows(services, "select from era.doctrine_embeddings_all where book = %s", gone.name)
-    assert not any(
-        gone.name.encode() in content for content in _files(services.settings.ministers_dir).values()
+    assert not await fetch_rows(
+        services, "select from era.doctrine_embeddings_all where book = %s", gone.name
     )
-    assert gone.name not in {Path(name).stem for name in _files(services.settings.home / "chunks")}
+    assert not any(
+        gone.name.encode() in content for content in files_in(services.settings.ministers_dir).values()
+    )
+    assert gone.name not in {Path(name).stem for name in files_in(services.settings.home / "chunks")}
     assert not [finding for finding in await audit_all(services) if is_wrong(finding)]
 
 
 async def test_a_renamed_book_is_not_embedded_again(services: Services, landing: Path) -> None:
     """Its rows move to the new name without a request."""
-    first = await _ingest(services, landing)
-    old = _doctrine_file(landing).parent
+    first = await ingest(services, landing)
+    old = doctrine_file(landing).parent
     old.rename(landing / "Another name, for the same book")
-    report = await _ingest(services, landing)
+    report = await ingest(services, landing)
     assert report.requests == 0
     assert report.total("entries") == first.total("entries")
-    books = {row[0] for row in await _rows(services, "select distinct book from era.doctrine_embeddings_all")}
+    books = {
+        row[0] for row in await fetch_rows(services, "select distinct book from era.doctrine_embeddings_all")
+    }
     assert old.name not in books
     assert "Another name, for the same book" in books
 
 
 async def test_a_folder_that_cannot_be_listed_removes_nothing(services: Services, landing: Path) -> None:
     """The landing folder is not there (unmounted): that is an error, and every book stays."""
-    await _ingest(services, landing)
+    await ingest(services, landing)
     landing.rename(landing.with_name("elsewhere"))
     landing.mkdir()
     (landing.with_name("elsewhere")).rename(landing / "deeper")
-    count = await _rows(services, "select count(*) from era.doctrine_sources")
+    count = await fetch_rows(services, "select count(*) from era.doctrine_sources")
     shutil.move(landing, landing.with_name("gone"))
     with pytest.raises(era_ingest.errors.ConfigurationError, match="does not exist"):
-        await _ingest(services, landing)
-    assert await _rows(services, "select count(*) from era.doctrine_sources") == count
+        await ingest(services, landing)
+    assert await fetch_rows(services, "select count(*) from era.doctrine_sources") == count
 
 
 async def test_a_book_that_cannot_be_read_any_more_stays_as_it_was(services: Services, landing: Path) -> None:
     """A truncated file is refused with its place; the rows of the last good version stay; neighbours load."""
-    await _ingest(services, landing)
-    file = _doctrine_file(landing)
-    count = await _rows(
+    await ingest(services, landing)
+    file = doctrine_file(landing)
+    count = await fetch_rows(
         services, "select count(*) from era.doctrine_embeddings_all where book = %s", file.parent.name
     )
     file.write_bytes(file.read_bytes()[:200])
-    report = await _ingest(services, landing)
+    report = await ingest(services, landing)
     (refused,) = [book for book in report.books if book.status is BookStatus.REFUSED]
     assert refused.error is not None
     assert str(file) in refused.error
     assert report.total("quarantined") == 1
-    assert count == await _rows(
+    assert count == await fetch_rows(
         services, "select count(*) from era.doctrine_embeddings_all where book = %s", file.parent.name
     )
 
@@ -255,7 +194,7 @@ async def test_stages_one_after_another_come_to_the_same(services: Services, lan
         report = await ingest_books(services, replace(request, stages=frozenset({stage})))
         assert report.error is None
         assert {book.status for book in report.books} == {BookStatus.LOADED}, stage
-    whole = await _ingest(services, landing)
+    whole = await ingest(services, landing)
     assert {book.status for book in whole.books} == {BookStatus.UNCHANGED}
     assert not [finding for finding in await audit_all(services) if is_wrong(finding)]
 
@@ -268,125 +207,22 @@ async def test_tables_before_embeddings_say_what_is_missing(services: Services, 
     request = IngestRequest(arrivals.sources, stages=frozenset({Stage.VECTOR_TABLES}))
     report = await ingest_books(services, request)
     assert all(book.status is BookStatus.REFUSED and "embeddings" in str(book.error) for book in report.books)
-    assert not await _rows(services, "select from era.doctrine_sources")
+    assert not await fetch_rows(services, "select from era.doctrine_sources")
 
 
 async def test_a_new_model_takes_over_in_one_step(tmp_path: Path, database_url: str, landing: Path) -> None:
     """Until the last book is there, search uses the old model; then the new one."""
-    async with open_services(_settings(tmp_path, database_url)) as services:
-        await _ingest(services, landing)
-    async with open_services(_settings(tmp_path, database_url, embed_dimensions=32)) as services:
+    async with open_services(hashing_settings(tmp_path, database_url)) as services:
+        await ingest(services, landing)
+    async with open_services(hashing_settings(tmp_path, database_url, embed_dimensions=32)) as services:
         arrivals = await resolve_paths(services, [landing])
         await ingest_books(services, IngestRequest(arrivals.sources[:1]))
-        models = await _rows(services, "select distinct model from era.doctrine_embeddings_all")
+        models = await fetch_rows(services, "select distinct model from era.doctrine_embeddings_all")
         assert models == [("hashing/64",)]
         await ingest_books(services, IngestRequest(arrivals.sources))
-        models = await _rows(services, "select distinct model from era.doctrine_embeddings_all")
+        models = await fetch_rows(services, "select distinct model from era.doctrine_embeddings_all")
         assert models == [("hashing/32",)]
         searcher = Searcher(services)
         hits = await searcher.search(SearchRequest("patience and trust", k=3))
         await searcher.aclose()
         assert len(hits) == 3
-
-
-def _served_by(server: EmbeddingServer, tmp_path: Path, database_url: str) -> Any:
-    """Return the settings of an OpenAI-compatible server and of a model that nobody has used."""
-    return _settings(
-        tmp_path,
-        database_url,
-        embedder="openai",
-        embed_url=server.url,
-        embed_model="m",
-        embed_dimensions=None,
-    )
-
-
-@pytest.mark.parametrize("backend", ["openai", "ollama"])
-async def test_over_the_network_each_distinct_text_is_sent_once(
-    tmp_path: Path, database_url: str, landing: Path, backend: str
-) -> None:
-    """A real HTTP server counts each distinct text once, in batches over all books; then nothing."""
-    async with EmbeddingServer(ServerOptions()) as server:
-        settings = _settings(
-            tmp_path,
-            database_url,
-            embedder=backend,
-            embed_url=server.url,
-            embed_model="m",
-            embed_dimensions=None,
-        )
-        async with open_services(settings) as services:
-            report = await _ingest(services, landing)
-            distinct = await _rows(
-                services, "select count(distinct content_hash) from era.doctrine_embeddings_all"
-            )
-            sizing = 1  # a sentence, for the size of the new model's vectors
-            assert server.stats.texts - sizing == distinct[0][0] == report.total("texts_embedded")
-            assert server.stats.requests == report.requests
-            assert report.requests <= -(-server.stats.texts // settings.batch_texts) + 2
-            again = await _ingest(services, landing)
-            assert again.requests == 0
-            assert server.stats.requests == report.requests
-
-
-async def test_a_text_that_the_server_refuses_is_quarantined_by_itself(
-    tmp_path: Path, database_url: str, landing: Path
-) -> None:
-    """The poison text is quarantined with the server's reason; the others load; again asks nothing."""
-    _edit(_doctrine_file(landing), lambda chapters: chapters[0]["rules"].append("POISON ivy is not a hedge."))
-    async with EmbeddingServer(ServerOptions(rules=(Rule(Fault.BAD_TEXT, text="POISON"),))) as server:
-        settings = _served_by(server, tmp_path, database_url)
-        async with open_services(settings) as services:
-            report = await _ingest(services, landing)
-            assert report.total("quarantined") == 1
-            (row,) = await _rows(services, "select kind, text, reason from era.quarantine")
-            assert row[:2] == ("text", "POISON ivy is not a hedge.")
-            assert await _rows(services, "select count(*) from era.doctrine_embeddings_all") == [
-                (report.total("entries") + report.total("passages") - 1,)
-            ]
-            again = await _ingest(services, landing)
-            assert again.requests == 0
-            assert again.total("quarantined") == 1
-
-
-async def test_a_book_without_texts_outlasts_a_server_that_says_slow_down(
-    tmp_path: Path, database_url: str
-) -> None:
-    """It is the first of its model, so the vectors' size is asked for; two refusals do not end the run."""
-    landing = tmp_path / "bare"
-    landing.mkdir()
-    chapter = {"chapter_index": 1, "chapter_title": "Nothing yet", "raw_text": "", "domains": ["war"]}
-    (landing / "empty.json").write_text(
-        json.dumps({"title": "Empty", "chapters": [chapter]}), encoding="utf-8"
-    )
-    async with EmbeddingServer(ServerOptions(rules=(Rule(Fault.SLOW_DOWN, first=2),))) as server:
-        settings = _served_by(server, tmp_path, database_url)
-        async with open_services(settings) as services:
-            report = await _ingest(services, landing)
-            assert report.error is None
-            assert [book.status for book in report.books] == [BookStatus.LOADED]
-            assert server.stats.faults == 2
-
-
-async def test_a_wrong_key_stops_with_its_reason_and_keeps_what_is_done(
-    tmp_path: Path, database_url: str, landing: Path
-) -> None:
-    """401: no retry, the setting is named, the books are pending and the secret is in no message."""
-    async with EmbeddingServer(ServerOptions(api_key="right")) as server:
-        settings = _settings(
-            tmp_path,
-            database_url,
-            embedder="openai",
-            embed_url=server.url,
-            embed_model="m",
-            embed_dimensions=None,
-            embed_api_key="sk-wrong-and-secret",
-        )
-        async with open_services(settings) as services:
-            arrivals = await resolve_paths(services, [landing])
-            report = await ingest_books(services, IngestRequest(arrivals.sources))
-    assert isinstance(report.error, era_ingest.errors.AuthenticationError)
-    assert "ERA_EMBED_API_KEY" in report.error.message
-    assert "sk-wrong-and-secret" not in report.error.message
-    assert {book.status for book in report.books} == {BookStatus.PENDING}
-    assert server.stats.requests <= 8

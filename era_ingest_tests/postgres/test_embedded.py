@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Clients = Callable[..., Client]
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def value(url: str, query: str) -> object:

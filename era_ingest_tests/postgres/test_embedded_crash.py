@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Clients = Callable[..., Client]
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def eventually(condition: Callable[[], bool]) -> bool:

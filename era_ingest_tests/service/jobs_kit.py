@@ -40,7 +40,7 @@ def take(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
 def queued(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
     """Wait until a run stands in the queue; return it."""
     in_queue = dg.RunsFilter(run_ids=[run_id], statuses=[dg.DagsterRunStatus.QUEUED])
-    assert Waiter().until(lambda: instance.get_runs_count(in_queue) == 1, 20)
+    assert Waiter().until(lambda: instance.get_runs_count(in_queue) == 1, 60)
     run = instance.get_run_by_id(run_id)
     assert run is not None
     return run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.parse
@@ -18,6 +17,7 @@ import psycopg
 import pytest
 
 from era_ingest.store.embedded.waiting import Waiter
+from era_ingest_tests.dev_kit import free_port
 from era_ingest_tests.servers import EmbeddingServer, ServerOptions
 from tools.write_dashboard import FILE, build_dashboard
 
@@ -79,8 +79,7 @@ def prometheus(folder: Path, target: int) -> Iterator[Callable[[str], list[dict[
         assert shipped in text
         text = text.replace(shipped, quick)
     (folder / "prometheus.yml").write_text(text)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [
         program,
         f"--config.file={folder}/prometheus.yml",

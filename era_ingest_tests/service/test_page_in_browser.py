@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.ui, pytest.mark.timeout(240)]
 
 DESK, PHONE = {"width": 1180, "height": 860}, {"width": 375, "height": 760}
-STEP_TIMEOUT_MS = 20_000
+STEP_TIMEOUT_MS = 60_000
 DAGSTER = "http://127.0.0.1:9"
 CONTRAST = """
 () => {

@@ -78,11 +78,11 @@ def test_only_so_many_requests_of_a_caller_are_worked_on_at_once() -> None:
 def test_a_caller_who_asks_too_often_is_told_when_to_come_again(shared_installation: Installation) -> None:
     """By token, so that another is not touched; guesses at tokens by their address; health is never refused."""
     grants = load_grants(load_settings(serve_tokens=f"{READ[1]},{WRITE[1]}"))
-    with shared_installation.serve(grants, serve_rate_per_s=0.5) as served:
+    with shared_installation.serve(grants, serve_rate_per_s=0.01) as served:
         answers = [served.ask("POST", "/v1/search", SEARCH, headers=bearer(READ[0])) for _ in range(3)]
         assert [answer.status for answer in answers].count(429) == 2
         assert answers[-1].code == "too_many_requests"
-        assert int(answers[-1].headers["retry-after"]) in {1, 2}
+        assert 0 < int(answers[-1].headers["retry-after"]) <= 100
         other = served.ask("POST", "/v1/search", SEARCH, headers=bearer(WRITE[0]))
         assert other.status != 429
         guesses = [served.ask("GET", "/v1/jobs", headers=bearer(f"guess {n}")).status for n in range(3)]
@@ -103,11 +103,11 @@ def test_a_request_that_takes_too_long_is_ended(
             cancelled.set()
 
     monkeypatch.setattr(Searcher, "find", never)
-    with shared_installation.serve(serve_timeout_s=0.2) as served:
+    with shared_installation.serve(serve_timeout_s=0.5) as served:
         answer = served.ask("POST", "/v1/search", SEARCH)
         assert (answer.status, answer.code) == (503, "too_slow")
         assert int(answer.headers["retry-after"]) > 0
-        assert cancelled.wait(10)
+        assert cancelled.wait(60)
         assert served.ask("GET", "/healthz").status == 200
 
 
@@ -226,7 +226,7 @@ def test_without_the_database_every_request_is_answered_and_streams_wait(
     """503 with Retry-After for bodies, lists and new streams; a stream that was open goes on once it is back."""
     with installation.serve(serve_search_timeout_s=0.5) as served, ThreadPoolExecutor(8) as threads:
         job = served.ask("POST", "/v1/ingest?book=first", build_doctrine("first")).json["job_id"]
-        assert Waiter().until(lambda: _is_queued(installation), 20)
+        assert Waiter().until(lambda: _is_queued(installation), 60)
         connection = HTTPConnection("127.0.0.1", served.port, timeout=60)
         connection.request("GET", f"/v1/jobs/{job}/events")
         stream = connection.getresponse()
@@ -247,7 +247,7 @@ def test_without_the_database_every_request_is_answered_and_streams_wait(
         assert served.ask("GET", "/readyz").status == 503
         assert served.ask("GET", "/healthz").status == 200
         away.back()
-        assert Waiter().until(lambda: served.ask("GET", f"/v1/jobs/{job}").status == 200, 30)
+        assert Waiter().until(lambda: served.ask("GET", f"/v1/jobs/{job}").status == 200, 60)
         assert served.ask("DELETE", f"/v1/jobs/{job}").json["state"] == "cancelled"
         told = stream.read().decode()
         connection.close()
@@ -270,7 +270,7 @@ def test_a_book_posted_again_before_it_lay_there_is_placed_by_the_second_post(
 
     with installation.serve() as served:
         first = post(served).json["job_id"]
-        assert Waiter().until(lambda: _is_queued(installation), 20)
+        assert Waiter().until(lambda: _is_queued(installation), 60)
         (installation.landing / "again.json").unlink()
         with psycopg.connect(installation.url) as connection:
             connection.execute(
@@ -279,4 +279,4 @@ def test_a_book_posted_again_before_it_lay_there_is_placed_by_the_second_post(
         second = post(served).json
         assert (second["job_id"], second["repeated"]) == (first, True)
         assert (installation.landing / "again.json").is_file()
-        assert Waiter().until(lambda: _is_queued(installation), 20)
+        assert Waiter().until(lambda: _is_queued(installation), 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,14 @@ from era_ingest.bench.controller import (
     run_random,
     run_table,
 )
-from era_ingest.bench.simulation.families import FAMILIES, Family
+from era_ingest.bench.simulation.families import FAMILIES
+from era_ingest.bench.simulation.scenario import run_oracle
 from era_ingest.bench.simulation.wider import WIDER
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from random import Random
 
+    from era_ingest.bench.simulation.bars import Family
     from era_ingest.bench.simulation.scenario import Scenario
 
 ADAPTIVE = CONTROLLERS["adaptive"]
@@ -90,6 +92,16 @@ def test_most_servers_of_a_row_hold_its_bar(family: Family) -> None:
     row = Row(family.name, "adaptive", family.bar, run_family(family, ADAPTIVE, range(SEED, SEED + 5)))
     assert row.median("goodput") >= family.bar.goodput
     assert row.passed >= 3, [family.bar.missed(outcome) for outcome in row.outcomes]
+
+
+@pytest.mark.parametrize(
+    "name", ["one worker", "fixed window, bare", "hard cap, bare", "2 clients, no headers"]
+)
+def test_an_oracle_shows_that_a_bar_is_within_reach(name: str) -> None:
+    """It is never refused, keeps every means busy, and takes turns with its like."""
+    family = named(name)
+    scenario = replace(family.draw(Random(SEED)), duration_s=70.0)
+    assert not family.bar.missed(run_oracle(scenario, SEED))
 
 
 @pytest.mark.slow

@@ -267,7 +267,7 @@ def test_a_hit_means_company_and_a_long_calm_means_none() -> None:
     assert not sharing.is_on
     sharing.vote(1.0, 0.5)
     assert sharing.is_on
-    assert sharing.hit(2.0, 10.0) == 0.75
+    assert sharing.hit(2.0, 10.0) == 0.7
     assert sharing.grow(12.0, 10.0) > 1
     sharing.grow(200.0, 10.0)
     assert not sharing.is_on
@@ -279,8 +279,30 @@ def test_refused_at_equal_paces_a_client_is_alone() -> None:
     sharing.vote(0.0, 2.0)
     for at, pace in enumerate((10.0, 10.2, 9.9, 10.1)):
         assert sharing.is_on
-        sharing.hit(float(at), pace)
+        sharing.hit(3.0 * at, pace)
     assert not sharing.is_on
+
+
+def test_refusals_of_one_event_cut_once() -> None:
+    """Whoever is small would else pay for each that comes before the large one is refused."""
+    sharing = Sharing()
+    sharing.vote(0.0, 2.0)
+    assert [sharing.hit(at, 10.0) for at in (1.0, 1.3, 2.9)] == [0.7, 1.0, 1.0]
+    assert sharing.hit(3.1, 7.0) == 0.7
+
+
+def test_large_and_small_grow_alike_rather_than_in_proportion() -> None:
+    """From four to one they come nearer, even if both are cut at every refusal."""
+    large, small = 40.0, 10.0
+    mine, theirs = Sharing(), Sharing()
+    mine.vote(0.0, 2.0)
+    theirs.vote(0.0, 2.0)
+    for second in range(1, 120):
+        large *= mine.grow(float(second), large)
+        small *= theirs.grow(float(second), small)
+        if large + small > 50:
+            large, small = large * mine.hit(second, large), small * theirs.hit(second, small)
+    assert large / small < 3
 
 
 @pytest.mark.parametrize(("per_s", "is_on"), [((20.1, 19.9, 20.0), False), ((20.0, 17.0, 22.0), True)])
@@ -291,7 +313,7 @@ def test_one_refill_that_explains_three_epochs_is_ours_alone(
     sharing = Sharing()
     sharing.vote(0.0, 2.0)
     for at, (rate, pace) in enumerate(zip(per_s, (18.0, 27.0, 21.0), strict=True)):
-        sharing.hit(float(at), pace, Bounds(0.99 * rate, 1.01 * rate))
+        sharing.hit(3.0 * at, pace, Bounds(0.99 * rate, 1.01 * rate))
     assert sharing.is_on is is_on
     assert sharing.refill == (None if is_on else pytest.approx(20.0, rel=0.01))
 

@@ -11,8 +11,9 @@ import pytest
 from era_ingest.core.limiter.arm import Arm, Finding
 from era_ingest.core.limiter.breaker import Breaker
 from era_ingest.core.limiter.glide import Glide
+from era_ingest.core.limiter.level import Bounds, Mode
 from era_ingest.core.limiter.opening import Opening
-from era_ingest.core.limiter.pipe import Bounds, Mode, Pipe
+from era_ingest.core.limiter.pipe import Pipe
 from era_ingest.core.limiter.ramp import Ramp
 from era_ingest.core.limiter.seat import HIGH, LOW, SEAT, Seat
 from era_ingest.core.limiter.watch import Watch

@@ -16,7 +16,7 @@ from era_ingest.core.limiter.aimd import Aimd
 from era_ingest.core.limiter.contract import FailureKind, Limiter, ServerHints
 from era_ingest.core.limiter.counting import CountingLimiter
 from era_ingest.core.limiter.latency_rule import LatencyRule, LatencyRuleParameters
-from era_ingest.core.limiter.pipe import Bounds
+from era_ingest.core.limiter.level import Bounds
 from era_ingest_tests.unit.limiter_kit import Loop, refused_in, served_in
 
 

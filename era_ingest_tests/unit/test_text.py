@@ -84,3 +84,13 @@ def test_a_clean_text_is_not_copied() -> None:
     """It is the same object: a copy would be four bytes a character if one of them is wide."""
     text = "One paragraph.\n\nAnother \U0001f600 " + "word " * 30_000 + "end."
     assert clean_prose(text).text is text
+
+
+def test_ascii_controls_are_removed_like_all_others() -> None:
+    """Of ASCII, which is looked through by another way, all goes that is a control and no white space."""
+    removed = set()
+    for code in range(128):
+        counts = clean_prose(f"a{chr(code)}b").counts
+        if counts.nul + counts.controls:
+            removed.add(code)
+    assert removed == {*range(9), *range(14, 28), 127}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from era_ingest.bench.simulation.bars import Bar, Family
 from era_ingest.bench.simulation.client import Machine
 from era_ingest.bench.simulation.limits import (
     HONEST,
@@ -16,54 +17,18 @@ from era_ingest.bench.simulation.limits import (
     TokenBucket,
     Unit,
 )
-from era_ingest.bench.simulation.scenario import Outcome, Scenario, Tokens
-from era_ingest.bench.simulation.servers import Batching, Outage, Server, Service, Workers
+from era_ingest.bench.simulation.scenario import Scenario, Tokens
+from era_ingest.bench.simulation.servers import Batching, Hangs, Outage, Server, Service, Workers
 from era_ingest.core.limiter.contract import FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-RANDOM_P95 = 3.0
 WINDOWS = 0.4
 """Share of quotas with headers that are windows rather than buckets."""
 PLENTY = 100_000
 """Workers that no client fills."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """What a run must reach; the units are those of ``Outcome``."""
-
-    goodput: float = 0.0
-    refused: float = 1.0
-    p95: float = math.inf
-    recovery_s: float = math.inf
-    fairness: float = 0.0
-    wasted_tokens: float = 1.0
-    failed: float = 1.0
-    probes_per_s: int = PLENTY
-
-    def missed(self, outcome: Outcome) -> list[str]:
-        """Return the names of the figures that fall short."""
-        least = ("goodput", "fairness")
-        most = ("refused", "p95", "recovery_s", "wasted_tokens", "failed", "probes_per_s")
-        low = [name for name in least if getattr(outcome, name) < getattr(self, name)]
-        return low + [name for name in most if getattr(outcome, name) > getattr(self, name)]
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A row: how to draw one of its servers, and its bar."""
-
-    name: str
-    draw: Callable[[Random], Scenario]
-    bar: Bar
-
-    @property
-    def p95_at_random(self) -> float:
-        """What p95 it may have among random servers: its own bar, or 3."""
-        return self.bar.p95 if self.bar.p95 < math.inf else RANDOM_P95
 
 
 def between(rng: Random, low: float, high: float) -> float:
@@ -308,6 +273,17 @@ def heavy_tail(rng: Random) -> Scenario:
     )
 
 
+def hanging(rng: Random) -> Scenario:
+    """Return a pool of workers that never answers one request in 30 to 300: only a time-out ends it."""
+    count, service = _workers(rng, per_s=(20, 100))
+    share = between(rng, 1 / 300, 1 / 30)
+
+    def build(r: Random) -> Server:
+        return Server(Workers(((0.0, count),), service, r), hangs=Hangs(share, r))
+
+    return Scenario("hangs", build, service, machine=draw_machine(rng))
+
+
 FAMILIES: tuple[Family, ...] = (
     Family("many workers", many_workers, Bar(0.97, 0.0, 1.5)),
     Family("many workers, changing", changing_workers, Bar(0.97, 0.0, 1.5, recovery_s=5)),
@@ -328,6 +304,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("rate halves, triples", changing_rate, Bar(0.95, 0.01, recovery_s=15)),
     Family("outage of 30 s", outage, Bar(0.97, failed=0.003, probes_per_s=1, recovery_s=5)),
     Family("heavy tail", heavy_tail, Bar(0.95, 0.0, 1.25)),
+    Family("some never answered", hanging, Bar(0.95, 0.0, 2)),
     Family("2 clients, no headers", bucket(clients=2, rates=(16, 60)), Bar(0.98, 0.01, fairness=0.90)),
     Family("2 clients, sharing", sharing(2), Bar(0.97, 0.01, fairness=0.95)),
     Family("8 clients, sharing", sharing(8), Bar(0.97, 0.01, fairness=0.95)),

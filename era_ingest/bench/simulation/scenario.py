@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from era_ingest.bench.simulation.client import Client, Failed, Machine, Tally
 from era_ingest.bench.simulation.desk import Desk
 from era_ingest.bench.simulation.limits import FixedWindow, InFlightCap, SlidingWindow, Steps, TokenBucket
+from era_ingest.bench.simulation.oracle import Knowledge
 from era_ingest.bench.simulation.servers import Batching, Server, Service
 from era_ingest.bench.simulation.world import World
 from era_ingest.core.limiter.adaptive import AdaptiveLimiter
@@ -105,10 +106,24 @@ class Outcome:
         return replace(self, p95=self.p95 * p95)
 
 
-def run_scenario(scenario: Scenario, make: MakeLimiter, seed: int) -> Outcome:
-    """Run one scenario in virtual time; the same seed gives the same outcome to the digit."""
+def run_oracle(scenario: Scenario, seed: int) -> Outcome:
+    """Run the server that this seed draws under clients that know everything about it and each other."""
+    return run_scenario(replace(scenario, database_s=None), None, seed)
+
+
+def run_scenario(scenario: Scenario, make: MakeLimiter | None, seed: int) -> Outcome:
+    """Run one scenario in virtual time; the same seed gives the same outcome to the digit.
+
+    Args:
+        scenario: What to run.
+        make: Makes each client's controller; None: an oracle's.
+        seed: Draws the server's and the clients' chances.
+    """
     rng = Random(seed)
     world, server = World(), scenario.build(Random(rng.random()))
+    if make is None:
+        knowledge = Knowledge(scenario, server)
+        make = lambda _: knowledge.admit()  # noqa: E731 - a limiter's maker like any other
     desk = None if scenario.database_s is None else Desk(world, scenario.database_s)
     clients = [_build_client(scenario, world, server, make, rng, desk) for _ in range(scenario.clients)]
     for client in clients:

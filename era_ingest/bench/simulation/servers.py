@@ -151,6 +151,28 @@ class Outage:
     after_s: float = 0.002
 
 
+@dataclass(frozen=True, slots=True)
+class Hangs:
+    """Some requests are never answered; the client gives each up after its time limit. They keep no worker busy.
+
+    Attributes:
+        share: Of all requests.
+        rng: Says which.
+        after_s: The client's time limit, seconds.
+    """
+
+    share: float
+    rng: Random
+    after_s: float = 60.0
+
+    def swallow(self, world: Agenda, answer: Callable[[Answer], None]) -> bool:
+        """Return whether this request is one of them; the client then hears of it when its time is over."""
+        if self.rng.random() >= self.share:
+            return False
+        world.at(world.now + self.after_s, lambda: answer(Answer(FailureKind.TIMEOUT)))
+        return True
+
+
 @dataclass(slots=True)
 class Server:
     """A door with limits before a backend.
@@ -160,6 +182,7 @@ class Server:
         limits: All must let a request in.
         outages: When nothing works.
         refusal_s: Time that a refusal takes.
+        hangs: What it leaves unanswered.
         proxy: What stands before it and hands its headers on.
     """
 
@@ -167,6 +190,7 @@ class Server:
     limits: tuple[Limit, ...] = ()
     outages: tuple[Outage, ...] = ()
     refusal_s: float = 0.003
+    hangs: Hangs | None = None
     proxy: Proxy = field(default_factory=Proxy)
 
     def receive(self, world: Agenda, tokens: float, answer: Callable[[Answer], None]) -> None:
@@ -176,6 +200,8 @@ class Server:
             if outage.start <= now < outage.end:
                 self._fail(world, outage, answer)
                 return
+        if self.hangs is not None and self.hangs.swallow(world, answer):
+            return
         costs = [tokens if limit.unit == "tokens" else 1.0 for limit in self.limits]
         waits = [limit.wait(now, cost) for limit, cost in zip(self.limits, costs, strict=True)]
         if any(waits):

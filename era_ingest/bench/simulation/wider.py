@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from era_ingest.bench.simulation.families import PLENTY, Bar, Family, between, draw_machine
+from era_ingest.bench.simulation.bars import Bar, Family
+from era_ingest.bench.simulation.families import PLENTY, between, draw_machine
 from era_ingest.bench.simulation.limits import (
     HONEST,
     FixedWindow,

@@ -5,7 +5,7 @@ from era_ingest.core.limiter.aimd import Aimd
 from era_ingest.core.limiter.contract import NO_HINTS, FailureKind, Limiter, LimiterState, ServerHints
 from era_ingest.core.limiter.fixed import FixedLimiter
 from era_ingest.core.limiter.latency_rule import LatencyRule, LatencyRuleParameters
-from era_ingest.core.limiter.pipe import Bounds
+from era_ingest.core.limiter.level import Bounds
 
 __all__ = [
     "NO_HINTS",

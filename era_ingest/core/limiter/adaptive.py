@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Final
 from era_ingest.core.limiter.breaker import Breaker
 from era_ingest.core.limiter.contract import NO_HINTS, FailureKind, LimiterState, ServerHints
 from era_ingest.core.limiter.flight import LATENCY_GUESS_S, NOTHING, Flight, Spend, Unit
-from era_ingest.core.limiter.pipe import Bounds, Pipe
+from era_ingest.core.limiter.pipe import Pipe
 from era_ingest.core.limiter.quota import Quota
 from era_ingest.core.limiter.refusals import Refusals
 from era_ingest.core.limiter.restraint import Restraint
+from era_ingest.core.limiter.traffic import Traffic
 
 if TYPE_CHECKING:
     from era_ingest.core.limiter.flight import Uniform
+    from era_ingest.core.limiter.level import Bounds
 
 MOST_SILENCE_S: Final = 3600.0
 """A Retry-After is obeyed up to here, seconds; the driver says so when one is that long."""
@@ -38,8 +40,7 @@ class AdaptiveLimiter:
         self.refusals = Refusals(uniform)
         self.breaker = Breaker(uniform)
         self.restraint = Restraint()
-        self._flights: dict[int, Flight] = {}
-        self._hung: set[int] = set()
+        self._traffic = Traffic()
         self._tickets = 0
         self._sent = NOTHING
         self._silent_until = -math.inf
@@ -51,12 +52,12 @@ class AdaptiveLimiter:
     def gate(self, now: float, cost: float) -> float:
         """Return 0 if a request of this cost may go now, else seconds to wait; infinity until an event."""
         spend = Spend(1.0, cost)
-        in_flight = self._in_flight
+        in_flight = self._traffic.load
         self._held_by, wait = "breaker", self.breaker.wait(now)
         if self.breaker.is_open or wait > 0:
             return wait
         waits = [("rate", max(0.0, self._silent_until - now))]
-        waits.append(("pipe", self.pipe.wait(now, in_flight)))
+        waits.append(("pipe", self._wait_for_place(now, in_flight)))
         waits.append(("rate", self.refusals.wait(now, spend, in_flight)))
         waits.extend(("quota", q.wait(now, spend[q.unit], self.pipe.latency_s)) for q in self.quotas)
         if self.restraint.share < 1.0:
@@ -69,8 +70,8 @@ class AdaptiveLimiter:
     def on_send(self, now: float, cost: float) -> int:
         """Note a request that goes out now; return its ticket."""
         self._tickets += 1
-        flight = Flight(self._tickets, now, Spend(1.0, cost), self._in_flight + 1, self._sent)
-        self._flights[flight.ticket] = flight
+        flight = Flight(self._tickets, now, Spend(1.0, cost), self._traffic.load + 1, self._sent)
+        self._traffic.start(flight)
         self._sent = self._sent.plus(flight.cost)
         flight.is_probe = self.breaker.on_send(now)
         if not flight.is_probe:
@@ -87,7 +88,7 @@ class AdaptiveLimiter:
     ) -> None:
         """Note a good reply. What the server counted is not used: the driver corrects its estimates."""
         del cost
-        flight, _ = self._land(ticket)
+        flight, _ = self._traffic.land(ticket)
         self._answered(now, flight)
         self._read(now, flight, hints)
         self.restraint.on_answer(now, flight, refused=False)
@@ -99,7 +100,7 @@ class AdaptiveLimiter:
         self, now: float, ticket: int, kind: FailureKind, *, hints: ServerHints = NO_HINTS
     ) -> None:
         """Note a failure."""
-        flight, was_hung = self._land(ticket)
+        flight, was_hung = self._traffic.land(ticket)
         self.pipe.on_drop(flight)
         if kind is FailureKind.RATE_LIMITED:
             self._answered(now, flight)
@@ -118,7 +119,7 @@ class AdaptiveLimiter:
 
     def on_cancel(self, now: float, ticket: int) -> None:
         """Forget a request whose outcome will never be known."""
-        flight, _ = self._land(ticket)
+        flight, _ = self._traffic.land(ticket)
         self.pipe.on_drop(flight)
         self.refusals.on_lost(flight)
         self.breaker.on_cancel(now, flight.sent_at)
@@ -127,7 +128,7 @@ class AdaptiveLimiter:
         """Return a picture of the controller."""
         return LimiterState(
             limit=1.0 if self.breaker.is_open else float(self.pipe.level(now)),
-            in_flight=len(self._flights),
+            in_flight=len(self._traffic),
             rate_per_s=self._requests_per_s(now),
             held_by=self._held_by,
             breaker_open=self.breaker.is_open,
@@ -135,20 +136,17 @@ class AdaptiveLimiter:
 
     # ---- parts
 
-    @property
-    def _in_flight(self) -> int:
-        """Requests that keep the server busy: not those that hang since it was down."""
-        return len(self._flights) - len(self._hung)
-
-    def _land(self, ticket: int) -> tuple[Flight, bool]:
-        """Take a request out; say whether it hung since the server was down: its failure tells nothing new."""
-        was_hung = ticket in self._hung
-        self._hung.discard(ticket)
-        return self._flights.pop(ticket), was_hung
+    def _wait_for_place(self, now: float, in_flight: int) -> float:
+        wait = self.pipe.wait(now, in_flight)
+        if wait < math.inf or in_flight >= self.pipe.bounds.most:
+            return wait
+        return max(0.0, self._traffic.question_in(now))
 
     def _answered(self, now: float, flight: Flight) -> None:
+        for hung in self._traffic.answered(now, flight, self.pipe.latency_s):
+            self.pipe.on_drop(hung)
         if self.breaker.on_answer(flight.sent_at):
-            self._hung = set(self._flights)
+            self._traffic.give_up_all()
             self.pipe.resume(now, self._level_before)
 
     def _read(self, now: float, flight: Flight, hints: ServerHints, *, refused: bool = False) -> None:

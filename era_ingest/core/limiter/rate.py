@@ -7,17 +7,18 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from era_ingest.core.limiter.bracket import Bounds, Bracket, Stand
+from era_ingest.core.limiter.bucket import Bucket
+from era_ingest.core.limiter.climb import Climb
+from era_ingest.core.limiter.company import Company
 from era_ingest.core.limiter.flight import Flight, Unit, clamp
 from era_ingest.core.limiter.pacer import Pacer
-from era_ingest.core.limiter.probing import GAIN, Probing
+from era_ingest.core.limiter.probing import Probing
 from era_ingest.core.limiter.search import (
     BEYOND,
     ENOUGH,
     FALL,
     FEW,
     LEAST_FALL,
-    SLACK,
-    TRY,
     Search,
     Step,
     Verdict,
@@ -28,7 +29,7 @@ from era_ingest.core.limiter.units import UnitChooser
 
 if TYPE_CHECKING:
     from era_ingest.core.limiter.flight import Uniform
-    from era_ingest.core.limiter.spending import Epoch, Spending
+    from era_ingest.core.limiter.spending import Spending
 
 HOLD: Final = 0.99
 """Share of the learned limit to pace at between probes."""
@@ -38,10 +39,6 @@ LONG: Final = 400
 """Requests after which the oldest refusal is forgotten as the anchor of the measurement."""
 SOFT: Final = 1.06
 """How much the first proof raises the estimate, which may just have been low; the second begins a climb."""
-SURPRISE: Final = 2.0
-"""Requests' cost that the model may be off without surprise."""
-FALLEN, HIT, DUE = 0.5, 1.0, -0.25
-"""Votes for company: a limit that seems to have fallen, a refusal while holding below it, one while probing."""
 FIRST_SHARE: Final = 0.9
 """Share of the latest rate that the first refusal leaves."""
 CATCH_UP_S: Final = 0.02
@@ -92,18 +89,12 @@ class Rate:
         self.refusal_s = 0.05
         self._books, self._units, self._probing = spending, UnitChooser(), Probing(uniform)
         self._sharing, self._pacer, self._searching = Sharing(), Pacer(), Search()
-        self._anchor: Stand | None = None
-        self._last: Stand | None = None
+        self._bucket = Bucket(spending)
         self._known = 0.0
         self._is_measured = False
         self._proofs = 0
-        self._offset = 0.0
-        self._burst = 0.0
-        self._first: Epoch | None = None
-        self._probe_at = self._climb_at = math.inf
-        self._bound_at = -math.inf
-        self._hit_from = math.inf
-        self._full_s, self._idle_s, self._sent_at = 0.0, 0.0, 0.0
+        self._company, self._climbing = Company(self._sharing), Climb()
+        self._probe_at = math.inf
 
     @property
     def unit(self) -> Unit:
@@ -135,13 +126,13 @@ class Rate:
             return 0.0
         if self.phase is Phase.HOLD and now >= self._probe_at:
             self._ask_for_more(now)
-        elif self.phase is Phase.CLIMB and now >= self._climb_at:
+        elif self.phase is Phase.CLIMB and self._climbing.is_due(now):
             self._climb(now)
         elif self.phase is Phase.SHARE:
             self._grow(now)
         wait = self._pacer.wait(now, cost, self.pace, self._most_credit())
         if wait > 0:
-            self._bound_at = now
+            self._climbing.note_bound(now)
         return wait
 
     def on_send(self, now: float, cost: float) -> None:
@@ -149,26 +140,20 @@ class Rate:
         if self.phase is Phase.OFF:
             return
         self._probing.on_send()
-        self._note_idle(now)
+        self._bucket.on_send(now, self.estimate, self._mean)
         self._pacer.spend(now, cost, self.pace, self._most_credit())
-        if self._books.sent.requests >= self._hit_from + TRY:
-            self._suspect(now)
+        if self._company.is_found(now, self._books.sent.requests):
+            self.estimate *= self._sharing.hit(now, self.estimate)
+            self.phase = Phase.SHARE
         if self.phase is Phase.SEARCH:
             self._look(now)
         elif self.phase is Phase.PROBE and self.level(now) <= -BEYOND * self._mean:
             self._raise(now)
 
-    def _note_idle(self, now: float) -> None:
-        """Count the time in which a silence may have left the bucket full."""
-        filling_s = max(2 * self._mean, self._burst) / self.estimate
-        self._idle_s = max(0.0, now - self._sent_at - filling_s)
-        self._full_s += self._idle_s
-        self._sent_at = now
-
     def _most_credit(self) -> float:
         """Units of unused pace that may be made up for: after a pause the bucket holds them surely."""
         least = max(1.5 * self._mean, CATCH_UP_S * self.pace)
-        return max(least, min(0.5 * self._burst, self.estimate)) if self.is_sure else least
+        return max(least, min(0.5 * self._bucket.burst, self.estimate)) if self.is_sure else least
 
     @property
     def _mean(self) -> float:
@@ -178,15 +163,9 @@ class Rate:
     def _slack(self) -> float:
         return self._mean * (1 + self._books.size_spread)
 
-    def _stand(self, mark: Mark) -> Stand:
-        return Stand(mark, self._full_s)
-
     def level(self, now: float) -> float:
-        """Return what the bucket holds at most by the estimate: refill less what was let in since empty."""
-        if self._last is None:
-            return 0.0
-        used = self._books.accepted[self.unit] - self._last.mark.accepted[self.unit]
-        return self.estimate * (now - self._last.mark.at) - used - self._offset
+        """Return what the bucket holds at most by the estimate."""
+        return self._bucket.level(now, self.estimate, self.unit)
 
     # ---- searching
 
@@ -197,14 +176,14 @@ class Rate:
         """
         self.phase, self._is_measured = Phase.SEARCH, False
         self._searching.begin(bracket, self._books.sent.requests)
-        self._anchor = self._last = stand
+        self._bucket.begin(stand)
         self.estimate = max(1e-3, min(first, 2 * self._mean / self.refusal_s))
         self._pacer.empty(now)
 
     def _look(self, now: float) -> None:
         """See whether the rate that is tried has passed."""
-        assert self._anchor is not None
-        epoch = Mark(now, self._books.accepted).since(self._anchor.mark)
+        assert self._bucket.anchor is not None
+        epoch = Mark(now, self._books.accepted).since(self._bucket.anchor.mark)
         sent = self._books.sent.requests
         verdict = self._searching.passed(epoch, self.unit, self._mean, sent, self.estimate)
         if verdict is not None:
@@ -224,7 +203,7 @@ class Rate:
         """Hold a rate that was measured."""
         self.estimate = self._known = estimate
         self._is_measured, self.phase = True, Phase.HOLD
-        self._learn_burst()
+        self._bucket.learn_burst(estimate, self.unit)
         self._plan_probe(now)
 
     # ---- asking for more
@@ -234,32 +213,33 @@ class Rate:
 
     def _ask_for_more(self, now: float) -> None:
         self.phase, self._proofs = Phase.PROBE, 0
-        self._offset += max(0.0, self.level(now) - 5 * self.estimate)
+        self._bucket.deduct_above(now, self.estimate, self.unit, 5 * self.estimate)
 
     def _raise(self, now: float) -> None:
         self._proofs += 1
         self._probing.adapt(is_lost=False, burst_requests=math.inf)
         if self._proofs == 1:
             self.estimate *= SOFT
-            self._offset += max(0.0, self.level(now) - HEADROOM_S * self.estimate)
+            self._bucket.deduct_above(now, self.estimate, self.unit, HEADROOM_S * self.estimate)
             return
         self.estimate *= 1 + self._probing.gain
         self._begin_climb(now)
 
     def _begin_climb(self, now: float) -> None:
-        self.phase, self._offset = Phase.CLIMB, 0.0
+        self.phase = Phase.CLIMB
+        self._bucket.deduct_nothing()
         self._plan_climb(now)
 
     def _climb(self, now: float) -> None:
-        if now < self._bound_at + 1.0:
-            self.estimate *= 1 + GAIN
+        self.estimate *= self._climbing.factor(now)
         self._plan_climb(now)
 
     def _plan_climb(self, now: float) -> None:
-        self._climb_at = now + max(0.4, 0.5 * self.latency_s, self.refusal_s, 4 * self._mean / self.estimate)
+        gap_s = self._mean / self.estimate
+        self._climbing.plan(now, latency_s=self.latency_s, refusal_s=self.refusal_s, gap_s=gap_s)
 
     def _grow(self, now: float) -> None:
-        if now < self._bound_at + 1.0:
+        if self._climbing.is_in_use(now):
             self.estimate *= self._sharing.grow(now, self.estimate / self._mean)
         if not self._sharing.is_on:
             self._measure(now, self.estimate)
@@ -268,15 +248,14 @@ class Rate:
 
     def adopt(self, now: float, estimate: float) -> None:
         """Pace at an estimate from elsewhere and measure anew."""
-        self._sent_at = now
-        self._search(now, self._stand(Mark(now, self._books.accepted)), Bracket(), estimate)
+        self._bucket.sent_at = now
+        self._search(now, self._bucket.stand(Mark(now, self._books.accepted)), Bracket(), estimate)
 
     def on_returned(self, flight: Flight) -> None:
         """Note any refusal: what it cost, how large it was, and that the bucket was not full then."""
         self._probing.on_refused()
         self._units.note_refused(flight.cost.tokens / max(self._books.mean.tokens, 1e-9))
-        if flight.sent_at == self._sent_at:
-            self._full_s, self._idle_s = self._full_s - self._idle_s, 0.0
+        self._bucket.on_returned(flight)
 
     def on_refused(self, now: float, mark: Mark) -> None:
         """Learn from the first refused request of an episode.
@@ -285,25 +264,32 @@ class Rate:
             now: When the refusal was heard, seconds.
             mark: The refused request's.
         """
-        stand, anchor, last = self._stand(mark), self._anchor, self._last
-        if self._first is None:
-            self._first = mark.since(self._books.start())
+        bucket = self._bucket
+        stand, anchor, last = bucket.stand(mark), bucket.anchor, bucket.last
+        bucket.on_first(mark)
         if anchor is None or last is None:
-            self._sent_at = mark.at
+            bucket.sent_at = mark.at
             guess = FIRST_SHARE * self._books.recent_rate(now, self.unit, more_s=0.5)
             self._search(now, stand, Bracket(), guess)
             return
         epoch, was = stand.since(last), self.phase
-        surprise = self._is_surprise(stand, last)
+        surprise = self._is_measured and bucket.is_surprise(stand, last, self._known, self.unit, self._slack)
         self._units.note(epoch, stand.since(anchor))
-        self._vote(now, epoch, surprise=surprise)
+        self._company.refused(
+            now,
+            self._books.sent.requests,
+            epoch,
+            surprise=surprise,
+            probing=was is Phase.PROBE,
+            holding=was is Phase.HOLD,
+        )
         if self._sharing.is_on:
             self._yield(now, stand, last)
         else:
             self._learn(now, stand, anchor, last, surprise=surprise)
         if epoch.requests >= FEW or was is not Phase.HOLD:
-            self._last = stand
-        self._offset = 0.0
+            bucket.last = stand
+        bucket.deduct_nothing()
         self.estimate = max(self.estimate, self._mean * LEAST_PER_S)
         self._pacer.empty(now)
 
@@ -325,7 +311,7 @@ class Rate:
         elif self.phase is Phase.PROBE or epoch.requests >= FEW:
             self._refine(now, bounds, latest)
             if whole.requests > LONG and epoch.requests >= ENOUGH:
-                self._anchor = stand
+                self._bucket.anchor = stand
 
     def _change_unit(self, now: float, stand: Stand, anchor: Stand) -> None:
         """Go on in the other unit with what is known since the anchor."""
@@ -340,7 +326,7 @@ class Rate:
         was = self._known
         proved = max(latest.low, bounds.low)
         if self.phase is Phase.PROBE:
-            self._probing.adapt(is_lost=proved <= was, burst_requests=self._burst / self._mean)
+            self._probing.adapt(is_lost=proved <= was, burst_requests=self._bucket.burst / self._mean)
             self._measure(now, max(was, proved))
         else:
             self._measure(now, max(min(was, latest.high), proved))
@@ -355,31 +341,3 @@ class Rate:
         self.phase = Phase.SHARE
         if not self._sharing.is_on:
             self._measure(now, self._sharing.refill or stand.since(last).rate(self.unit))
-
-    def _is_surprise(self, stand: Stand, last: Stand) -> bool:
-        """Return whether the estimate allows for more than was let in, even if the bucket was full for long."""
-        high = stand.bounds(last, self.unit, SURPRISE * self._slack).high
-        return self._is_measured and (1 - SLACK) * self._known > high
-
-    def _vote(self, now: float, epoch: Epoch, *, surprise: bool) -> None:
-        """Tell `Sharing` about a refusal: was it due?"""
-        if surprise:
-            self._hit_from = math.inf
-            self._sharing.vote(now, FALLEN)
-        elif epoch.requests >= FEW and self.phase is Phase.PROBE:
-            self._sharing.vote(now, DUE)
-        elif epoch.requests >= FEW and self.phase is Phase.HOLD:
-            self._hit_from = self._books.sent.requests
-
-    def _suspect(self, now: float) -> None:
-        """Take a refusal while holding for company's, now that it was no sign of a limit that fell."""
-        self._hit_from = math.inf
-        self._sharing.vote(now, HIT)
-        if self._sharing.is_on:
-            self.estimate *= self._sharing.hit(now, self.estimate)
-            self.phase = Phase.SHARE
-
-    def _learn_burst(self) -> None:
-        """What the very first epoch let in beyond the refill was the bucket's size."""
-        if self._first is not None:
-            self._burst = max(0.0, self._first.accepted[self.unit] - self.estimate * self._first.span_s)

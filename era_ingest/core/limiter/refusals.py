@@ -202,5 +202,5 @@ class Refusals:
         return self._unevenly(self._drought.pause(now, math.inf if since is None else since))
 
     def _unevenly(self, pause_s: float) -> float:
-        """Return a pause up to a quarter shorter or longer: in step with a window it would always meet the same part."""
+        """Return a pause up to a quarter shorter or longer: in step with a window it would never meet its turn."""
         return pause_s * (0.75 + 0.5 * self._uniform())

@@ -11,12 +11,17 @@ from era_ingest.core.limiter.flight import clamp
 if TYPE_CHECKING:
     from era_ingest.core.limiter.bracket import Bounds
 
-CUT: Final = 0.75
+CUT: Final = 0.7
 """What a refusal leaves of the pace."""
-GROW_PER_REQUEST: Final = 0.0035
+ONE_EVENT_S: Final = 2.0
+"""Refusals so soon after a cut are of the same event, seconds: whoever is small would else be cut for each of them
+while the large one has not been refused yet."""
+GROW_PER_REQUEST: Final = 0.0015
+GROW_EVENLY: Final = 0.2
 GROW_LEAST: Final = 0.006
-GROW_MOST: Final = 0.012
-"""Growth of ln(pace) a second: so much times the requests a second, within these bounds."""
+GROW_MOST: Final = 0.02
+"""Growth of ln(pace) a second: the less of so much times the requests a second (they earn the refusals), and so much
+over the requests a second (so that shares even out), within these bounds."""
 GROW_FIRST: Final = 0.05
 SETTLE_S: Final = 40.0
 """Growth a second at first, and how long it takes to fall to the usual, seconds: shares even out sooner."""
@@ -41,9 +46,9 @@ class Sharing:
 
     Formula. Alone, refusals come when a probe asks for more. One while holding just below the limit is a vote
     for company, unless the limit itself has fallen (half a vote); a due one a quarter of a vote against. From
-    one vote on: x0.75 at each refusal, else growth by 0.6 to 1.2 % a second, such that about 1.2 % of the
-    requests are refused. All grow alike, and the larger client is hit more often, so that the shares even
-    out within a minute or two.
+    one vote on: x0.7 at a refusal, once in two seconds, else growth by 0.6 to 2 % a second, such that about 0.8 % of
+    the requests are refused. Where that leaves room all grow by the same amount rather than by the same factor, and the
+    larger client is hit more often, so that the shares even out within a minute or two.
 
     State. Votes 0 to 4, the time of the last refusal and of the last growth, the paces that were refused, and the
     bounds of the times between them; ``refill``: units a second, once those showed that we are alone.
@@ -61,7 +66,7 @@ class Sharing:
         self._paces: deque[float] = deque(maxlen=SAME_HITS)
         self._epochs: deque[Bounds] = deque(maxlen=SAME_EPOCHS)
         self.refill: float | None = None
-        self._began_at = self._grown_at = self._hit_at = -math.inf
+        self._began_at = self._grown_at = self._hit_at = self._cut_at = -math.inf
 
     @property
     def is_on(self) -> bool:
@@ -84,7 +89,8 @@ class Sharing:
         if calm > ALONE_S:
             self._votes = 0.0
         span, self._grown_at = now - self._grown_at, now
-        rate = clamp(GROW_PER_REQUEST * requests_per_s, GROW_LEAST, GROW_MOST)
+        wanted = min(GROW_PER_REQUEST * requests_per_s, GROW_EVENLY / requests_per_s)
+        rate = clamp(wanted, GROW_LEAST, GROW_MOST)
         rate = max(rate, GROW_FIRST * math.exp((self._began_at - now) / SETTLE_S))
         return math.exp(span * rate * 2 ** min(DOUBLINGS, int(calm / CALM_S)))
 
@@ -97,6 +103,9 @@ class Sharing:
             bounds: What was let in since the last refusal proves, if we had been alone; None: nothing.
         """
         self._hit_at = self._grown_at = now
+        if now < self._cut_at + ONE_EVENT_S:
+            return 1.0
+        self._cut_at = now
         self._paces.append(math.log(pace))
         if len(self._paces) == SAME_HITS and max(self._paces) - min(self._paces) < SAME:
             self._votes = 0.0
