@@ -82,12 +82,17 @@ class WarmProcess(SpawnProcess):
 
 
 class WarmParent:
-    """Makes the workers of this process: spawned ones until there is a warm process, then forked ones."""
+    """Makes the workers of this process: spawned ones until there is a warm process, then forked ones.
 
-    def __init__(self) -> None:
+    Args:
+        pause_s: Between the first worker and the warm process, seconds: both import the same, and a run waits for one.
+    """
+
+    def __init__(self, pause_s: float = 5.0) -> None:
+        self._pause_s = pause_s
         self._lock = threading.Lock()
         self._code: dict[Path, int] = {}
-        self._warming: threading.Thread | None = None
+        self._warming: threading.Timer | None = None
         self._ready = threading.Event()
 
     def make_process(
@@ -104,11 +109,12 @@ class WarmParent:
         return kind(target=target, args=args, **others)
 
     def _warm_up(self) -> None:
-        """Have the warm process made, once, by a thread: its imports take as long as those of a worker."""
+        """Have the warm process made, once, in a while."""
         with self._lock:
             if self._warming is None:
                 self._code = _code_on_disk()
-                self._warming = threading.Thread(target=self._prove, name="warm", daemon=True)
+                self._warming = threading.Timer(self._pause_s, self._prove)
+                self._warming.daemon = True
                 self._warming.start()
 
     def _prove(self) -> None:
