@@ -76,6 +76,13 @@ class RemoteWork(FollowedWork):
             self.fail(
                 PermanentError("The program that loaded the books was killed. Run the same command again.")
             )
+        except Exception as error:  # noqa: BLE001 - the thread's boundary: whoever waits for what comes is told
+            self.fail(
+                PermanentError(
+                    f"What became of the books was not understood ({type(error).__name__}: {error}); was era_ingest "
+                    "changed meanwhile? What was loaded is safe; run the same command again."
+                )
+            )
 
     def _take(self, message: Message) -> None:
         content = message.content

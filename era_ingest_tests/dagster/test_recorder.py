@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -156,6 +157,14 @@ def test_figures_that_come_at_the_end_are_those_of_earlier_books_too() -> None:
         work.follow(stream)
     assert work.progress is not None
     assert [(found.slug, found.quarantined) for found in work.progress.books] == [("one", 3)]
+
+
+def test_a_message_that_is_none_fails_what_waits_for_it() -> None:
+    """As where the package is replaced while a program runs: nobody waits for ever."""
+    work = RemoteWork()
+    work.follow(io.BytesIO((4).to_bytes(8, "little") + b"what"))
+    with pytest.raises(PermanentError, match="run the same command again"):
+        work.loaded.result(0)
 
 
 def _told(book: BookReport) -> list[object]:
