@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from era_ingest.logs import set_up
+from era_ingest.orchestration.interrupts import run_interruptibly
 from era_ingest.pipelines.indexes import DomainIndexReport, refresh_domain_indexes
 from era_ingest.pipelines.loading import audit_ministers, load_books
 from era_ingest.pipelines.ministers import MinistersReport, build_ministers
@@ -63,19 +63,19 @@ class EraResource(dg.ConfigurableResource[Any]):
 
     def load(self, work: BookWork, report: Callable[[Progress], None]) -> Loaded:
         """Take books through the stages, in a loop of its own that a termination of the run cancels."""
-        return asyncio.run(self._load(work, report))
+        return run_interruptibly(self._load(work, report))
 
     def build_ministers(self, domains: tuple[str, ...] | None) -> MinistersReport:
         """Build the minister files of domains; None: of those that are out of date."""
-        return asyncio.run(self._build_ministers(domains))
+        return run_interruptibly(self._build_ministers(domains))
 
     def refresh_indexes(self, domains: tuple[str, ...] | None) -> Sequence[DomainIndexReport]:
         """Look after view, statistics and index of domains; None: of those that are out of date."""
-        return asyncio.run(self._refresh_indexes(domains))
+        return run_interruptibly(self._refresh_indexes(domains))
 
     def audit_ministers(self, domains: tuple[str, ...] | None) -> Sequence[Finding]:
         """Compare the files of domains with the database; None: of all."""
-        return asyncio.run(self._audit_ministers(domains))
+        return run_interruptibly(self._audit_ministers(domains))
 
     async def _load(self, work: BookWork, report: Callable[[Progress], None]) -> Loaded:
         async with self.services() as services:

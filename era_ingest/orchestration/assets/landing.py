@@ -1,6 +1,5 @@
 """``landing_catalog``: the landing folder, whose books become partitions; and ``quarantine``, what was refused."""
 
-import asyncio
 from typing import Any
 
 import dagster as dg
@@ -9,6 +8,7 @@ from dagster._core.definitions.data_version import DEFAULT_DATA_VERSION
 from era_ingest.errors import EraError
 from era_ingest.orchestration import schemas
 from era_ingest.orchestration.assets.ingest import GROUP, OWNERS
+from era_ingest.orchestration.interrupts import run_interruptibly
 from era_ingest.orchestration.metadata import defects_table, markdown_table
 from era_ingest.orchestration.partitions import BOOKS, register
 from era_ingest.orchestration.recording import fail
@@ -41,7 +41,7 @@ QUARANTINE = dg.AssetSpec(
 def landing_catalog(context: dg.AssetExecutionContext, era: EraResource) -> dg.MaterializeResult[Any]:
     """Look into the landing folder and add the partitions that are missing."""
     try:
-        landing = asyncio.run(_look(era, context.run.run_id))
+        landing = run_interruptibly(_look(era, context.run.run_id))
     except EraError as error:
         fail(context, error, retries=era.retries)
     added = register(context.instance, BOOKS, [source.slug for source in landing.sources])
