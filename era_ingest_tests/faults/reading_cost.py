@@ -21,12 +21,21 @@ CLEAR = Path("/proc/self/clear_refs")
 FOX = "The quick brown fox jumps over the lazy dog, again and again, all day. "
 
 
+YARDSTICK_S = 0.1
+"""CPU seconds that `_yardstick` takes on the machine whose seconds the bound is in."""
+
+
 class Cost(NamedTuple):
-    """CPU seconds, bytes of memory above what was there before, and what came of it."""
+    """CPU seconds, bytes of memory above what was there before, what came of it, and the machine's pace.
+
+    Attributes:
+        slowness: How many times as long as on the bound's machine a fixed piece of work took just then; at least 1.
+    """
 
     cpu_s: float
     peak_bytes: int
     outcome: str
+    slowness: float
 
 
 def measure_cost(path: Path) -> Cost:
@@ -51,6 +60,7 @@ def _measure(path: Path) -> Cost:
     read_or_refuse(source_of(warm_up), ReadOptions())
     warm_up.unlink()
     source = source_of(path)
+    pace_s = _yardstick()
     gc.collect()
     CLEAR.write_text("5")
     before, started = _status("VmRSS"), time.process_time()
@@ -59,7 +69,18 @@ def _measure(path: Path) -> Cost:
     shown = (
         getattr(outcome, "reason", "?") if isinstance(outcome, EraError) else f"{outcome.chunk_count} chunks"
     )
-    return Cost(cpu_s, _status("VmHWM") - before, shown)
+    peak_bytes = _status("VmHWM") - before
+    pace_s = (pace_s + _yardstick()) / 2
+    return Cost(cpu_s, peak_bytes, shown, max(1.0, pace_s / YARDSTICK_S))
+
+
+def _yardstick() -> float:
+    """Return the CPU seconds of a fixed piece of work in Python, which depend on nothing but the machine."""
+    started = time.process_time()
+    found: dict[int, str] = {}
+    for number in range(1_000_000):
+        found[number & 1023] = str(number)
+    return time.process_time() - started
 
 
 def _status(name: str) -> int:
