@@ -212,15 +212,16 @@ def test_forked_workers_are_runs_like_others(code_server: CodeServer) -> None:
 def test_runs_outlive_the_warm_process_which_does_not_outlive_the_code_server(
     code_server: CodeServer,
 ) -> None:
-    """Killed, it takes no run with it, and another one forks the next; with the code server it is gone."""
+    """Killed, it takes no run with it: that can be cancelled; another one forks the next; and ends with the server."""
     orphan, worker, parent = code_server.launch_stuck_and_forked()
     parent.kill()
     assert are_gone(parent)
     following, other, heir = code_server.launch_stuck_and_forked()
     assert heir != parent
     assert code_server.status(orphan) is dg.DagsterRunStatus.STARTED
-    worker.kill()
-    code_server.ends_as(orphan, dg.DagsterRunStatus.FAILURE)
+    code_server.cancel(orphan)
+    code_server.ends_as(orphan, dg.DagsterRunStatus.CANCELED)
+    assert are_gone(worker)
     code_server.process.kill()
     assert code_server.status(following) is dg.DagsterRunStatus.STARTED
     other.kill()
