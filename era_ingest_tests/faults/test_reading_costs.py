@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TRIES = 3
-LEAST_S = 0.5
+LEAST_S = 1.0
 LEAST_BYTES = 6 << 20
 """What a file may cost whatever its size: one batch of rows, one list of defects."""
 
