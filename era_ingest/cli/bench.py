@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from era_ingest.bench.measure import Benchmark
 
 PLOT = click.Path(path_type=Path, dir_okay=False, writable=True)
+_FILE_WIDTH = 200
+"""Columns of a table that is written to a file or a pipe."""
 
 
 @cli.group()
@@ -182,9 +185,9 @@ def _show(found: Benchmark, plot: Path | None, *, as_json: bool) -> None:
 
 
 def print_tables(*tables: object) -> None:
-    """Print tables to the terminal."""
+    """Print tables to the terminal; to a file or a pipe, which has no width, each row on one line."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     for table in tables:
         console.print(table)
