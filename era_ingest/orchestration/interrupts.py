@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,9 +22,10 @@ _Result = TypeVar("_Result")
 def run_interruptibly(work: Coroutine[Any, Any, _Result]) -> _Result:
     """Run a coroutine on a loop of its own; an interrupt cancels it, and is raised once it has ended.
 
-    What is raised is what the present handler of SIGINT raises. Other threads than the main one get no interrupts.
+    What is raised is what the present handler of SIGINT raises. Other threads than the main one get no interrupts, and
+    the event loops of Windows know none.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         return asyncio.run(work)
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     received: list[int] = []
