@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-import era_ingest
 from era_ingest.core.increments import Beat, Series
 from era_ingest.pipelines.ingest import ingest_books
 from era_ingest.pipelines.landing import resolve_paths
@@ -26,17 +24,9 @@ from era_ingest_tests.servers import EmbeddingServer, ServerOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
-SAMPLES = Path(era_ingest.__file__).parent / "samples"
 A, B = Series.of("a"), Series.of("b", kind="x")
-
-
-@pytest.fixture
-def landing(tmp_path: Path) -> Path:
-    """A landing folder with the shipped samples."""
-    folder = tmp_path / "landing"
-    shutil.copytree(SAMPLES, folder)
-    return folder
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import dagster as dg
 import pytest
@@ -29,14 +29,15 @@ from era_ingest_tests.service import jobs_kit
 from era_ingest_tests.service.jobs_kit import take
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from playwright.sync_api import Browser
 
-    from era_ingest_tests.service_kit import Served
+    from era_ingest_tests.service_kit import Answer, Served
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SAMPLES = Path(era_ingest.__file__).parent / "samples"
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 WHOLE = [{"chapter_index": 0, "domains": ["ethics"], "rules": ["Finish what was begun."]}]
 PARTLY = [{"chapter_index": 0, "domains": ["ethics"], "rules": ["Finish what was begun.", 17]}]
 HOSTILE_NAME = "<img src=x onerror=alert(1)> \u202egnp.exe אחיות " + "unbroken" * 17
@@ -49,6 +50,27 @@ HOSTILE_BOOK = [
         "rules": ["</blockquote><script>alert(3)</script> Patience.", {"<i>": 17}],
     }
 ]
+
+
+def see(served: Served, path: str, status: int = 200, headers: Mapping[str, str] | None = None) -> str:
+    """Return the HTML of a page."""
+    answer = served.ask("GET", path, headers={**HTML, **(headers or {})})
+    assert answer.status == status, answer.body
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    return answer.body.decode()
+
+
+def submit(
+    served: Served, path: str, cookie: str = "", *, origin: str | None = None, **fields: str
+) -> Answer:
+    """Send a form, as a browser on our own page does."""
+    headers = {
+        **HTML,
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Origin": origin or f"http://127.0.0.1:{served.port}",
+        "Cookie": cookie,
+    }
+    return served.ask("POST", path, raw=urlencode(fields).encode(), headers=headers)
 
 
 @contextmanager

@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import psycopg
 import pytest
 from psycopg import conninfo, sql
-from pydantic import SecretStr
 
-from era_ingest.service.access import Scope, load_grants, new_token
 from era_ingest.service.pages import reading
-from era_ingest.service.pages.sessions import LIFETIME_S, Sessions
 from era_ingest.settings import load_settings
 from era_ingest_tests.service.page_kit import (
     HOSTILE_BOOK,
     HOSTILE_NAME,
+    HTML,
     PARTLY,
     SAMPLES,
     WHOLE,
     load_books,
     post,
+    see,
     write_book,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from era_ingest.service.access import Grant
-    from era_ingest_tests.service_kit import Answer, Installation, Served
+    from era_ingest_tests.service_kit import Installation, Served
 
-READ, WRITE = new_token(Scope.READ), new_token(Scope.WRITE)
-GRANTS = load_grants(load_settings(serve_tokens=SecretStr(f"{READ[1]}, {WRITE[1]}")))
-HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 PAGES = ("/", "/books", "/domains", "/search", "/jobs", "/quarantine")
 
 
@@ -56,34 +50,6 @@ def served(stocked: Installation) -> Iterator[Served]:
     """A service without tokens."""
     with stocked.serve() as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def guarded(stocked: Installation) -> Iterator[Served]:
-    """A service with a reader's and a writer's token."""
-    with stocked.serve(GRANTS) as opened:
-        yield opened
-
-
-def see(served: Served, path: str, status: int = 200, headers: Mapping[str, str] | None = None) -> str:
-    """Return the HTML of a page."""
-    answer = served.ask("GET", path, headers={**HTML, **(headers or {})})
-    assert answer.status == status, answer.body
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    return answer.body.decode()
-
-
-def submit(
-    served: Served, path: str, cookie: str = "", *, origin: str | None = None, **fields: str
-) -> Answer:
-    """Send a form, as a browser on our own page does."""
-    headers = {
-        **HTML,
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Origin": origin or f"http://127.0.0.1:{served.port}",
-        "Cookie": cookie,
-    }
-    return served.ask("POST", path, raw=urlencode(fields).encode(), headers=headers)
 
 
 def test_the_front_page_says_what_is_there(served: Served) -> None:
@@ -301,83 +267,6 @@ def test_a_database_that_is_away_is_told_on_a_page(
         assert "No books yet" in see(served, "/")
 
 
-def test_people_sign_in_with_a_token_and_read(guarded: Served) -> None:
-    """They are led to the form and back to where they wanted to go; their cookie reads pages, and nothing else."""
-    wanted = "/books?q=slow"
-    led = guarded.ask("GET", wanted, headers=HTML)
-    assert (led.status, led.headers["location"]) == (303, f"/sign-in?next={quote(wanted, safe='')}")
-    assert 'name="next" value="/books?q=slow"' in see(guarded, led.headers["location"])
-    wrong = submit(guarded, "/sign-in", token="wrong", next=wanted)
-    assert wrong.status == 401
-    assert "not known" in wrong.body.decode()
-    assert "set-cookie" not in wrong.headers
-    for token in (READ[0], WRITE[0]):
-        signed = submit(guarded, "/sign-in", token=f" {token}\n", next=wanted)
-        assert (signed.status, signed.headers["location"]) == (303, wanted)
-        cookie, _, flags = signed.headers["set-cookie"].partition(";")
-        assert {"httponly", "samesite=strict", "path=/"} <= {
-            flag.strip().lower() for flag in flags.split(";")
-        }
-        assert token not in cookie
-        assert "Sign out" in see(guarded, wanted, headers={"Cookie": cookie})
-        for method, path in (
-            ("GET", "/v1/jobs"),
-            ("POST", "/v1/search"),
-            ("POST", "/v1/ingest"),
-            ("GET", "/metrics"),
-        ):
-            assert guarded.ask(method, path, headers={**HTML, "Cookie": cookie}).code == "no_token"
-        assert guarded.ask("POST", "/books", headers={"Cookie": cookie}).code == "no_token"
-        forged = cookie[:-1] + ("0" if cookie[-1] != "0" else "1")
-        for bad in (forged, "era_session=", "era_session=a.1.b", cookie.replace("=", "=0")):
-            assert guarded.ask("GET", "/", headers={**HTML, "Cookie": bad}).status == 303
-    out = submit(guarded, "/sign-out", cookie)
-    assert out.status == 303
-    assert "max-age=0" in out.headers["set-cookie"].lower()
-
-
-def test_behind_tls_the_cookie_never_leaves_it(guarded: Served) -> None:
-    """The proxy speaks plainly to us; the browser says where it is."""
-    origin = f"https://127.0.0.1:{guarded.port}"
-    assert (
-        "; secure" in submit(guarded, "/sign-in", origin=origin, token=READ[0]).headers["set-cookie"].lower()
-    )
-    assert "; secure" not in submit(guarded, "/sign-in", token=READ[0]).headers["set-cookie"].lower()
-
-
-def test_no_other_site_signs_anybody_in_or_leads_them_away(guarded: Served) -> None:
-    """A form of another page is refused; the way back stays on this service."""
-    for path in ("/sign-in", "/sign-out"):
-        foreign = submit(guarded, path, origin="https://evil.example", token=READ[0])
-        assert foreign.status in {401, 403}
-        assert "set-cookie" not in foreign.headers
-    crossed = guarded.ask(
-        "POST",
-        "/sign-in",
-        raw=b"token=x",
-        headers={"Sec-Fetch-Site": "cross-site", "Content-Type": "text/plain"},
-    )
-    assert crossed.code == "foreign_page"
-    for away in (
-        "https://evil.example",
-        "//evil.example",
-        "/\\evil.example",
-        "/\tx",
-        "javascript:alert(1)",
-        "",
-    ):
-        signed = submit(guarded, "/sign-in", token=READ[0], next=away)
-        assert signed.headers["location"] == "/", away
-
-
-def test_programs_are_not_led_to_a_form(guarded: Served) -> None:
-    """Without a token they are told so, whatever they ask for; with one they may read pages too."""
-    assert guarded.ask("GET", "/").code == "no_token"
-    assert guarded.ask("GET", "/v1/jobs", headers=HTML).code == "no_token"
-    assert guarded.ask("GET", "/sign-in").status == 200
-    assert "Overview" in see(guarded, "/", headers={"Authorization": f"Bearer {READ[0]}"})
-
-
 def test_a_link_from_elsewhere_leads_here_and_nothing_else_does(served: Served) -> None:
     """Without tokens: somebody may follow a link from Dagster's UI; scripts and frames of other pages get nothing."""
     follow = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
@@ -392,38 +281,6 @@ def test_a_link_from_elsewhere_leads_here_and_nothing_else_does(served: Served) 
             assert served.ask("GET", "/", headers=headers).status == 403
         assert served.ask("GET", "/v1/jobs", headers={**follow, "Sec-Fetch-Site": site}).status == 403
     assert served.ask("GET", "/sign-in").headers["location"] == "/"
-
-
-def test_a_session_goes_on_elsewhere_and_ends_with_its_time_and_the_tokens() -> None:
-    """Another process with the same tokens takes it; one with others, or after twelve hours, does not."""
-    now = [1_000.0]
-
-    def at_another(*grants: Grant) -> str | None:
-        return Sessions(grants, clock=lambda: now[0]).find(cookie)
-
-    opened = Sessions(GRANTS, clock=lambda: now[0])
-    cookie = opened.open(READ[0]) or ""
-    assert opened.open("unknown") is None
-    assert opened.find(cookie) == at_another(*GRANTS) == at_another(*reversed(GRANTS)) == GRANTS[0].caller
-    added = load_grants(load_settings(serve_tokens=new_token(Scope.READ)[1]))
-    promoted = replace(GRANTS[0], scope=Scope.WRITE)
-    for changed in (GRANTS[:1], GRANTS[1:], (*GRANTS, *added), (promoted, *GRANTS[1:]), ()):
-        assert at_another(*changed) is None
-    assert opened.find(f"{cookie.partition('.')[0]}.{int(now[0]) + 10 * LIFETIME_S}.{cookie[-64:]}") is None
-    now[0] += LIFETIME_S - 1
-    assert at_another(*GRANTS) == GRANTS[0].caller
-    now[0] += 1
-    assert at_another(*GRANTS) is None
-
-
-def test_people_stay_signed_in_over_a_restart(installation: Installation) -> None:
-    """The cookie of one service opens the page of the next one, and none where the token is gone."""
-    with installation.serve(GRANTS) as first:
-        cookie = submit(first, "/sign-in", token=READ[0]).headers["set-cookie"].partition(";")[0]
-    with installation.serve(GRANTS) as second:
-        assert second.ask("GET", "/", headers={**HTML, "Cookie": cookie}).status == 200
-    with installation.serve(GRANTS[1:]) as third:
-        assert third.ask("GET", "/", headers={**HTML, "Cookie": cookie}).status == 303
 
 
 def test_pages_are_no_part_of_the_api(served: Served) -> None:
